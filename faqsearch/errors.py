@@ -1,0 +1,81 @@
+"""Everything that can go wrong, as one tree.
+
+    FaqSearchError
+    ├── SettingsError       a setting that cannot be used
+    ├── TableError          a file that is no FAQ table
+    ├── ImportRejectedError a strict import that met rejected rows; nothing was saved
+    ├── QueryError          a query that cannot be searched for
+    ├── StoreError          the database
+    │   ├── CorpusNotFoundError
+    │   ├── CorpusExistsError
+    │   ├── EntryNotFoundError
+    │   └── EntryInvalidError   an entry that breaks a rule, a phrasing that is taken among them
+    ├── EncoderError        a checkpoint that is missing, damaged or of an unknown kind
+    └── IndexFileError      an index version that is missing, damaged or does not fit
+        └── IndexBusyError  another process is rebuilding this index
+
+Every message is one line: what was got, what was expected, and the cure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from faqsearch.model import ImportReport
+
+
+class FaqSearchError(Exception):
+    """The base of all errors that this package raises on purpose."""
+
+
+class SettingsError(FaqSearchError):
+    """A setting that cannot be used."""
+
+
+class TableError(FaqSearchError):
+    """A file that is no FAQ table, or not one that can be read."""
+
+
+class ImportRejectedError(FaqSearchError):
+    """A strict import met rejected rows and saved nothing; `report` holds them."""
+
+    def __init__(self, message: str, report: ImportReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class QueryError(FaqSearchError):
+    """A query that cannot be searched for: empty, too long, or no valid text."""
+
+
+class StoreError(FaqSearchError):
+    """The database cannot be opened, or refuses what was asked of it."""
+
+
+class CorpusNotFoundError(StoreError):
+    """No corpus of this name."""
+
+
+class CorpusExistsError(StoreError):
+    """A corpus of this name exists already."""
+
+
+class EntryNotFoundError(StoreError):
+    """No entry of this id or key."""
+
+
+class EntryInvalidError(StoreError):
+    """An entry that breaks a rule: no answer, over length, a phrasing that leads elsewhere."""
+
+
+class EncoderError(FaqSearchError):
+    """A checkpoint that is missing, damaged, or of a kind that cannot be loaded."""
+
+
+class IndexFileError(FaqSearchError):
+    """An index version that is missing, damaged, or does not fit its corpus."""
+
+
+class IndexBusyError(IndexFileError):
+    """Another process holds the lock of this index."""

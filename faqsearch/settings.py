@@ -1,0 +1,118 @@
+"""Settings, and the one reader of the environment and of faqsearch.toml.
+
+Later wins: defaults, `faqsearch.toml` in the home folder, environment variables. A home folder that
+is named explicitly (`--home DIR`) holds everything, so the environment's database and index
+folder do not count then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from faqsearch.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SETTINGS_FILE = "faqsearch.toml"
+DEVICES = ("auto", "cpu", "cuda")
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How and where faqsearch works. Paths are absolute once they come out of `load`."""
+
+    database_url: str = "sqlite:///data/faqsearch.sqlite3"
+    """SQLite is the one database: sqlite:///relative/to/home or sqlite:////absolute."""
+    index_dir: Path = Path("indexes")
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, or cuda."""
+    query_log: bool = True
+    """Whether queries are logged in the database."""
+    keep_versions: int = 5
+    """Index versions that a rebuild leaves in place, the current one among them."""
+    batch_size: int = 32
+    """Texts that the encoder takes at once."""
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database_url.removeprefix(_SQLITE))
+
+    @classmethod
+    def load(cls, home: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read faqsearch.toml and the environment.
+
+        Args:
+            home: the folder that relative paths start from; else FAQSEARCH_HOME, else the current one.
+            environ: the environment; `os.environ` unless given.
+
+        Raises:
+            SettingsError: an unknown name or a value that cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        root = Path(home or environ.get("FAQSEARCH_HOME") or ".").expanduser().absolute()
+        names = [item.name for item in fields(cls)]
+        values = _read_toml(root / SETTINGS_FILE, names)
+        for name in names:
+            variable = f"FAQSEARCH_{name.upper()}"
+            explicit_home = home is not None and name in ("database_url", "index_dir")
+            if environ.get(variable) and not explicit_home:
+                values[name] = (environ[variable], variable)
+        return cls(**{name: _convert(name, value, origin, root) for name, (value, origin) in values.items()})._rooted(
+            root
+        )
+
+    def _rooted(self, root: Path) -> Settings:
+        return Settings(
+            database_url=_SQLITE + str(root / self.database_path),
+            index_dir=root / self.index_dir,
+            device=self.device,
+            query_log=self.query_log,
+            keep_versions=self.keep_versions,
+            batch_size=self.batch_size,
+        )
+
+
+def _read_toml(path: Path, names: list[str]) -> dict[str, tuple[Any, str]]:
+    """The settings file's values with where they come from; nothing where there is no such file."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise SettingsError(f"{path} cannot be read as TOML in UTF-8: {exc}") from exc
+    for name in table:
+        if name not in names:
+            raise SettingsError(f"{path}: unknown setting {name!r}; known are {', '.join(names)}")
+    return {name: (value, f"{path}: {name}") for name, value in table.items()}
+
+
+def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa: ANN401 - one of several types
+    text = str(value).strip()
+    if name == "database_url":
+        if not text.startswith(_SQLITE) or text == _SQLITE:
+            raise SettingsError(f"{origin} is {text!r}; expected sqlite:///path/to/file.sqlite3")
+        return text
+    if name == "index_dir":
+        return root / Path(text).expanduser()
+    if name == "device":
+        if text not in DEVICES:
+            raise SettingsError(f"{origin} is {text!r}; expected one of {', '.join(DEVICES)}")
+        return text
+    if name == "query_log":
+        lowered = text.lower()
+        if lowered not in ("1", "0", "true", "false", "yes", "no", "on", "off"):
+            raise SettingsError(f"{origin} is {text!r}; expected true or false")
+        return lowered in ("1", "true", "yes", "on")
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"{origin} is {text!r}; expected a whole number from 1")
+    return int(text)

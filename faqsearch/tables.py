@@ -1,0 +1,981 @@
+"""FAQ tables (CSV, TSV, XLSX) → entries and row errors, and back.
+
+Reading streams: a row at a time, whatever the size of the file. Nothing is guessed silently: what
+was understood stands in `TableInfo`, and every row that is not taken comes out as a `RowError` with
+its line, column and reason. This module knows nothing of the database; a phrasing that is taken
+already is the store's to find.
+
+CSV is read with the csv module rather than pandas, which neither tells a row's line once a cell
+holds line breaks nor goes on after a row with too many cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import tempfile
+import unicodedata
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+from faqsearch.errors import TableError
+from faqsearch.model import (
+    ANSWER_LIMIT,
+    LABEL_LIMIT,
+    QUESTION_LIMIT,
+    Entry,
+    EntryDraft,
+    HitTest,
+    Progress,
+    RowError,
+    TableInfo,
+)
+from faqsearch.text import normalise
+
+FIELDS = ("key", "question", "similar", "answer", "category", "enabled", "valid_from", "valid_to")
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "key": ("id", "qid", "key", "编号"),
+    "question": ("question", "q", "title", "问题", "标准问", "标准问法"),
+    "similar": (
+        *("similar", "similar questions", "questions", "aliases", "indexes"),
+        *("相似问", "相似问法", "相似问题", "扩展问"),
+    ),
+    "answer": ("answer", "a", "答案", "回答", "回复"),
+    "category": ("category", "topic", "type", "分类", "类型", "类目"),
+    "enabled": ("enabled", "status", "状态", "启用"),
+    "valid_from": ("valid_from", "生效时间"),
+    "valid_to": ("valid_to", "失效时间"),
+}
+"""Header names by field, best first; compared without case, white space, `_`, `-` and width."""
+NUMBERED = ("question", "q", "similar", "similar question", "alias", "相似问", "相似问法", "相似问题", "扩展问")
+"""Headers that hold one similar question each when a number follows: question1, 相似问2."""
+
+QUERY_ALIASES = ("query", "用户问", "问法", *ALIASES["question"])
+EXPECTED_ALIASES = ("key", "expected", "entry", "编号", "期望", *ALIASES["key"])
+
+_SEPARATORS = re.compile(r"\r\n|[\r\n]|##|\|")
+_FORMULA = re.compile(r"'*[=+\-@]")
+_ESCAPED_FORMULA = re.compile(r"'+[=+\-@]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_UNDECODED = re.compile(r"[\ud800-\udfff]")
+_NUL_MARK = "\udc00"  # what a NUL byte is read as: older csv modules stop at a NUL, and no decoder yields this
+_DELIMITERS = (",", "\t", ";")
+_BOMS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_TRUE = frozenset("1 true yes y on enabled enable active 是 启用 已启用 有效 开 开启 上线 正常".split())
+_FALSE = frozenset("0 false no n off disabled disable inactive 否 停用 已停用 禁用 无效 关 关闭 下线".split())
+_DATE_FORMATS = ("%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d")
+_TIME_FORMATS = ("", " %H:%M", " %H:%M:%S")
+_END_OF_DAY = time(23, 59, 59)
+
+_HEADERS = {
+    "zh": ("编号", "标准问", "相似问", "答案", "分类", "启用", "生效时间", "失效时间"),
+    "en": ("key", "question", "similar", "answer", "category", "enabled", "valid_from", "valid_to"),
+}
+_EXAMPLES = {
+    "zh": (
+        EntryDraft(
+            key="A001",
+            question="怎么修改登录密码？",
+            similar=("登录密码在哪里改", "想换个登录密码"),
+            answer="请打开“我的 - 设置 - 账号安全”，点“修改登录密码”，按提示验证手机号后设置新密码。",
+            category="账号",
+        ),
+        EntryDraft(
+            key="A002",
+            question="双十二活动什么时候开始？",
+            similar=("双12几号开始",),
+            answer="活动从12月10日20:00开始，12月12日24:00结束。\n详情见 https://example.com/sale",
+            category="活动",
+            valid_from=datetime(2026, 12, 1),
+            valid_to=datetime(2026, 12, 12, 23, 59, 59),
+        ),
+    ),
+    "en": (
+        EntryDraft(
+            key="A001",
+            question="How do I change my password?",
+            similar=("Where can I change the password", "I want a new password"),
+            answer="Open Settings, Account security, Change password, and confirm with your phone number.",
+            category="Account",
+        ),
+        EntryDraft(
+            key="A002",
+            question="When does the winter sale start?",
+            similar=("Winter sale start date",),
+            answer="It runs from 10 December, 20:00, to 12 December.\nSee https://example.com/sale",
+            category="Sales",
+            valid_from=datetime(2026, 12, 1),
+            valid_to=datetime(2026, 12, 12, 23, 59, 59),
+        ),
+    ),
+}
+
+
+# --- one entry -----------------------------------------------------------------------------------
+
+
+def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
+    """What is wrong with an entry as it is written: (field, reason), or None.
+
+    The same rules hold for a row of a table and for an entry that is added by hand.
+    """
+    if not draft.question:
+        return "question", "no question"
+    if not draft.answer:
+        return "answer", "no answer"
+    for name, texts, limit in (
+        ("key", (draft.key or "",), LABEL_LIMIT),
+        ("question", (draft.question,), QUESTION_LIMIT),
+        ("similar", draft.similar, QUESTION_LIMIT),
+        ("answer", (draft.answer,), ANSWER_LIMIT),
+        ("category", (draft.category,), LABEL_LIMIT),
+    ):
+        for text in texts:
+            if len(text) > limit:
+                return name, f"{len(text):,} characters; at most {limit:,} are allowed"
+            if reason := _bad_characters(text):
+                return name, reason
+    for name, texts in (("question", (draft.question,)), ("similar", draft.similar)):
+        for text in texts:
+            if not normalise(text):
+                return name, "nothing is left of the question once white space is folded"
+    if draft.valid_from and draft.valid_to and draft.valid_from > draft.valid_to:
+        return "valid_to", f"{draft.valid_to:%Y-%m-%d %H:%M} lies before the start, {draft.valid_from:%Y-%m-%d %H:%M}"
+    return None
+
+
+def tidy_draft(draft: EntryDraft) -> EntryDraft:
+    """The entry with outer white space removed, line breaks as \\n, and repeated phrasings dropped."""
+    question = _tidy(draft.question)
+    seen = {normalise(question)}
+    similar = []
+    for text in map(_tidy, draft.similar):
+        folded = normalise(text)
+        if folded and folded not in seen:
+            seen.add(folded)
+            similar.append(text)
+    return replace(
+        draft,
+        key=_tidy(draft.key or "") or None,
+        question=question,
+        similar=tuple(similar),
+        answer=_tidy(draft.answer),
+        category=_tidy(draft.category),
+    )
+
+
+def _tidy(text: str) -> str:
+    text = text.strip()
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _bad_characters(text: str) -> str | None:
+    if _NUL_MARK in text or "\0" in text:
+        return "a NUL byte"
+    if match := _UNDECODED.search(text):
+        code = ord(match.group())
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"code U+{code:04X}"
+        return f"{what} is no text in the file's encoding"
+    if match := _CONTROL.search(text):
+        return f"control character U+{ord(match.group()):04X}"
+    return None
+
+
+def parse_when(text: str, *, end: bool = False) -> datetime:
+    """A date or a date with a time, as editors write them, to local time.
+
+    Args:
+        text: 2026-01-31, 2026/1/31, 2026年1月31日, 20260131; with 12:00 or 12:00:00 behind it if need be; ISO 8601.
+        end: whether it is the end of a period: a date without a time then means that whole day.
+
+    Raises:
+        ValueError: no such date.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    when = _parse_iso(text)
+    for day_format in _DATE_FORMATS:
+        for time_format in _TIME_FORMATS:
+            if when is None:
+                try:
+                    when = datetime.strptime(text, day_format + time_format)
+                except ValueError:
+                    continue
+    if when is None:
+        raise ValueError(f"{text!r} is no date; expected e.g. 2026-01-31 or 2026-01-31 18:00")
+    if when.tzinfo is not None:
+        when = when.astimezone().replace(tzinfo=None)
+    when = when.replace(microsecond=0)
+    has_time = ":" in text or re.fullmatch(r".*\d[Tt]\d.*", text)
+    return datetime.combine(when.date(), _END_OF_DAY) if end and not has_time else when
+
+
+def _parse_iso(text: str) -> datetime | None:
+    if not re.match(r"\d{4}-\d{1,2}-\d{1,2}", text):
+        return None
+    day, rest = re.match(r"(\d{4}-\d{1,2}-\d{1,2})(.*)", text).groups()  # type: ignore[union-attr] # matched above
+    year, month, dayofmonth = (int(part) for part in day.split("-"))
+    clock = rest[:1].upper().replace(" ", "T") + rest[1:]
+    clock = clock.replace("Z", "+00:00")  # Python 3.10 reads no Z
+    if re.fullmatch(r"T\d:.*", clock):
+        clock = "T0" + clock[1:]
+    try:
+        return datetime.fromisoformat(f"{year:04}-{month:02}-{dayofmonth:02}{clock}")
+    except ValueError:
+        return None
+
+
+def _format_when(when: datetime | None, *, end: bool = False) -> str:
+    """The shortest text that `parse_when` reads back as the same moment."""
+    if when is None:
+        return ""
+    whole_day = when.time() == (_END_OF_DAY if end else time.min)
+    return when.strftime("%Y-%m-%d" if whole_day else "%Y-%m-%d %H:%M:%S")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A line that could not be parsed into cells."""
+
+    reason: str
+    raw: str
+
+
+_Row = tuple[int, "list[Any] | _Broken"]  # (line, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which cells fill which field. `whole` are similar-question cells that hold one phrasing each."""
+
+    header: tuple[str, ...]
+    single: Mapping[str, int]
+    split: tuple[int, ...]
+    whole: tuple[int, ...]
+
+    def title(self, name: str) -> str:
+        """The table's own header for a field, for messages."""
+        if name == "similar":
+            indexes: Sequence[int] = (*self.split, *self.whole)
+        else:
+            indexes = [self.single[name]] if name in self.single else []
+        return self.header[indexes[0]] if indexes else name
+
+
+class TableReader:
+    """A FAQ table that is being read: iterate it for `EntryDraft` and `RowError`, in line order.
+
+    `info` says what was understood; `fields` are the entry fields that the table has columns for.
+    Made by `open_table`; a context manager that closes the file.
+    """
+
+    def __init__(self, source: _Source, columns: _Columns, info: TableInfo) -> None:
+        self._source = source
+        self._columns = columns
+        self.info = info
+        self.fields = frozenset(columns.single) | ({"similar"} if columns.split or columns.whole else set())
+
+    def __enter__(self) -> TableReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+    def __iter__(self) -> Iterator[EntryDraft | RowError]:
+        width = len(self._columns.header)
+        for line, cells in self._source.rows():
+            if isinstance(cells, _Broken):
+                yield RowError(line, "", cells.reason)
+            elif any(cell not in (None, "") for cell in cells[width:]):
+                extra = next(_text(cell) for cell in cells[width:] if cell not in (None, ""))
+                yield RowError(
+                    line,
+                    "",
+                    f"{len(cells)} cells where the header has {width}; the first one too many is {extra[:40]!r}",
+                    *self._identity(cells),
+                )
+            elif any(_text(cell).strip() for cell in cells):
+                yield self._draft(line, cells)
+
+    def rejects(self, lines: Mapping[int, RowError]) -> Iterator[tuple[RowError, list[str]]]:
+        """The raw cells of the rows at these lines, for a table to mend."""
+        for line, cells in self._source.rows():
+            if line in lines:
+                yield lines[line], [cells.raw] if isinstance(cells, _Broken) else [_text(cell) for cell in cells]
+
+    def _identity(self, cells: list[Any]) -> tuple[str | None, str | None]:
+        """Key and primary question of a rejected row, as far as they can be read."""
+        return tuple(_clean(cells, self._columns.single.get(name)) or None for name in ("key", "question"))  # type: ignore[return-value] # two items
+
+    def _draft(self, line: int, cells: list[Any]) -> EntryDraft | RowError:
+        single = self._columns.single
+
+        def cell(name: str) -> str:
+            return _clean(cells, single.get(name))
+
+        similar = [part for index in self._columns.split for part in _split(cells, index)]
+        similar += [_clean(cells, index) for index in self._columns.whole]
+        try:
+            draft = tidy_draft(
+                EntryDraft(
+                    key=cell("key"),
+                    question=cell("question"),
+                    similar=tuple(similar),
+                    answer=cell("answer"),
+                    category=cell("category"),
+                    enabled=_field("enabled", _parse_enabled, cell("enabled")),
+                    valid_from=_field("valid_from", parse_when, cell("valid_from")) if cell("valid_from") else None,
+                    valid_to=_field("valid_to", _parse_end, cell("valid_to")) if cell("valid_to") else None,
+                    line=line,
+                )
+            )
+        except _FieldError as exc:
+            name, reason = exc.args
+        else:
+            problem = check_draft(draft)
+            if problem is None:
+                return draft
+            name, reason = problem
+        return RowError(line, self._columns.title(name), reason, *self._identity(cells))
+
+
+def open_table(
+    path: str | Path,
+    *,
+    mapping: Mapping[str, Sequence[str]] | None = None,
+    encoding: str | None = None,
+    progress: Progress | None = None,
+) -> TableReader:
+    """Open a FAQ table and understand its header.
+
+    Args:
+        path: a CSV, TSV or XLSX file; its content decides which, not its name.
+        mapping: field → headers that fill it, over the aliases.
+        encoding: over what the bytes suggest: BOM, else strict UTF-8, else GB18030.
+        progress: told ("reading", bytes or rows read, all of them).
+
+    Raises:
+        TableError: the file is no table, has no question or answer column, or cannot be read.
+    """
+    path = Path(path)
+    source = _open_source(path, encoding, _known_headers(mapping), progress)
+    try:
+        columns, notes = _map_columns(path, source.header, mapping or {})
+        if not source.has_rows():
+            raise TableError(f"{path} holds a header but no rows")
+    except BaseException:
+        source.close()
+        raise
+    used = {name: (columns.header[index],) for name, index in columns.single.items()}
+    if columns.split or columns.whole:
+        used["similar"] = tuple(columns.header[index] for index in (*columns.split, *columns.whole))
+    info = TableInfo(
+        path=str(path),
+        format=source.format,
+        encoding=source.encoding,
+        delimiter=source.delimiter,
+        columns={name: used[name] for name in FIELDS if name in used},
+        notes=(*source.notes, *notes),
+    )
+    return TableReader(source, columns, info)
+
+
+def read_hit_tests(path: str | Path) -> list[HitTest]:
+    """Read hit tests: a query column, and the key (or primary question) of the entry it should find.
+
+    Raises:
+        TableError: no such columns, or a row without a query or with undecodable bytes.
+    """
+    path = Path(path)
+    source = _open_source(path, None, {_fold_header(name) for name in (*QUERY_ALIASES, *EXPECTED_ALIASES)}, None)
+    with source:
+        query = _find_column(source.header, QUERY_ALIASES)
+        expected = _find_column(source.header, EXPECTED_ALIASES)
+        if query is None or expected is None:
+            raise TableError(
+                f"{path} has the columns {_listed(source.header)}; expected hit tests with `query` and `key`"
+                " (the key of the entry that the query should find, empty for none)"
+            )
+        tests = []
+        for line, cells in source.rows():
+            if isinstance(cells, _Broken):
+                raise TableError(f"{path}, line {line}: {cells.reason}")
+            text, key = _clean(cells, query), _clean(cells, expected)
+            reason = _bad_characters(text + key) or (None if text or not key else "no query")
+            if reason:
+                raise TableError(f"{path}, line {line}: {reason}")
+            if text:
+                tests.append(HitTest(line, text, key or None))
+    if not tests:
+        raise TableError(f"{path} holds no hit tests")
+    return tests
+
+
+def read_queries(path: str | Path) -> list[tuple[int, str]]:
+    """Read queries, one a line, from a text file: (line, query). Blank lines are passed over."""
+    path = Path(path)
+    encoding, _ = _detect_encoding(path, _head(path))
+    queries = []
+    try:
+        with path.open(encoding=encoding, newline=None) as handle:
+            for line, text in enumerate(handle, start=1):
+                if text.strip():
+                    queries.append((line, text.strip()))
+    except UnicodeDecodeError as exc:
+        raise TableError(f"{path}: byte {exc.start} is no text in {encoding}; save the file as UTF-8") from exc
+    if not queries:
+        raise TableError(f"{path} holds no queries; expected one a line")
+    return queries
+
+
+class _FieldError(Exception):
+    """args: field, reason."""
+
+
+def _field(name: str, parse: Callable[[str], Any], text: str) -> Any:  # noqa: ANN401 - whatever the field holds
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise _FieldError(name, str(exc)) from exc
+
+
+def _parse_end(text: str) -> datetime:
+    return parse_when(text, end=True)
+
+
+def _parse_enabled(text: str) -> bool:
+    folded = normalise(text)
+    if not folded or folded in _TRUE:
+        return True
+    if folded in _FALSE:
+        return False
+    raise ValueError(f"{text!r} is neither on nor off; expected e.g. 1 or 0, yes or no, 启用 or 停用")
+
+
+def _text(cell: Any) -> str:  # noqa: ANN401 - whatever a spreadsheet cell holds
+    """A cell as text; a spreadsheet's whole numbers come without their .0, dates in ISO form."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, datetime):
+        return _format_when(cell)
+    if isinstance(cell, date):
+        return cell.isoformat()
+    return str(cell)
+
+
+def _unescape(text: str) -> str:
+    """Take off the apostrophe that keeps a spreadsheet from running a cell (see `_escape`)."""
+    return text[1:] if _ESCAPED_FORMULA.match(text) else text
+
+
+def _escape(text: str) -> str:
+    """Keep a spreadsheet from running a cell: '=1+1' → "'=1+1"."""
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def _clean(cells: list[Any], index: int | None) -> str:
+    if index is None or index >= len(cells):
+        return ""
+    return _unescape(_text(cells[index]).strip())
+
+
+def _split(cells: list[Any], index: int) -> list[str]:
+    if index >= len(cells):
+        return []
+    return [_unescape(part.strip()) for part in _SEPARATORS.split(_text(cells[index]))]
+
+
+# --- columns -------------------------------------------------------------------------------------
+
+
+def _fold_header(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"[\s_\-*]", "", folded)
+
+
+def _listed(headers: Iterable[str]) -> str:
+    return ", ".join(repr(header) for header in headers if header) or "(none)"
+
+
+def _known_headers(mapping: Mapping[str, Sequence[str]] | None) -> set[str]:
+    names = [name for aliases in ALIASES.values() for name in aliases]
+    names += [header for headers in (mapping or {}).values() for header in headers]
+    return {_fold_header(name) for name in names}
+
+
+def _find_column(header: Sequence[str], aliases: Sequence[str]) -> int | None:
+    folded = [_fold_header(cell) for cell in header]
+    return next((folded.index(_fold_header(name)) for name in aliases if _fold_header(name) in folded), None)
+
+
+def _map_columns(
+    path: Path, header: Sequence[str], mapping: Mapping[str, Sequence[str]]
+) -> tuple[_Columns, list[str]]:
+    """Find the column of each field: explicit ones first, then the aliases in their order."""
+    folded = [_fold_header(cell) for cell in header]
+    single: dict[str, int] = {}
+    split: list[int] = []
+    for name, wanted in mapping.items():
+        if name not in FIELDS:
+            raise TableError(f"unknown field {name!r} in the column mapping; known are {', '.join(FIELDS)}")
+        for text in wanted:
+            if _fold_header(text) not in folded:
+                raise TableError(f"{path} has no column {text!r} for {name}; it has {_listed(header)}")
+            index = folded.index(_fold_header(text))
+            if name == "similar":
+                split.append(index)
+            else:
+                single[name] = index
+    taken = {*single.values(), *split}
+    for name, aliases in ALIASES.items():
+        if name in mapping:
+            continue
+        for alias in map(_fold_header, aliases):
+            index = next((i for i, text in enumerate(folded) if text == alias and i not in taken), -1)
+            if index < 0:
+                continue
+            taken.add(index)
+            if name == "similar":
+                split.append(index)
+            else:
+                single[name] = index
+                break
+    whole = [] if "similar" in mapping else _numbered(folded, taken)
+    notes = []
+    if "question" not in single and whole:
+        single["question"] = whole.pop(0)
+        taken.add(single["question"])
+        notes.append(f"column {header[single['question']]!r} is taken for the primary question")
+    for name in ("question", "answer"):
+        if name not in single:
+            raise TableError(
+                f"{path} has no {name} column: it has {_listed(header)}; "
+                f"expected one of {', '.join(ALIASES[name])}, or name it with --map {name}=COLUMN"
+            )
+    extra = [header[i] for i in range(len(header)) if i not in taken and i not in whole and header[i]]
+    if extra:
+        notes.append(f"columns not used: {', '.join(extra)}")
+    return _Columns(tuple(header), single, tuple(sorted(split)), tuple(whole)), notes
+
+
+def _numbered(folded: Sequence[str], taken: set[int]) -> list[int]:
+    """Columns such as question1, 相似问2, by their number."""
+    stems = {_fold_header(stem) for stem in NUMBERED}
+    found = []
+    for index, text in enumerate(folded):
+        match = re.fullmatch(r"(.*?)(\d+)", text)
+        if match and match.group(1) in stems and index not in taken:
+            found.append((int(match.group(2)), index))
+    return [index for _, index in sorted(found)]
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class _Source:
+    """Raw rows of a file, whatever its format. `rows` may be called again: it starts over."""
+
+    format: Literal["csv", "xlsx"]
+    encoding = ""
+    delimiter = ""
+    header: list[str]
+    notes: list[str]
+
+    def rows(self) -> Iterator[_Row]:
+        """The rows below the header."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the file."""
+
+    def has_rows(self) -> bool:
+        """Whether there is anything below the header."""
+        return any(isinstance(cells, _Broken) or any(map(_text, cells)) for _, cells in self.rows())
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that can be read at all."""
+    try:
+        if path.is_dir():
+            raise TableError(f"{path} is a folder; expected a CSV, TSV or XLSX file")
+        with path.open("rb") as handle:
+            head = handle.read(65536)
+    except FileNotFoundError as exc:
+        raise TableError(f"{path} does not exist; check the path") from exc
+    except (OSError, ValueError) as exc:
+        raise TableError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+    if not head.strip():
+        raise TableError(f"{path} is empty; expected a header line and rows below it")
+    return head
+
+
+def _open_source(path: Path, encoding: str | None, known: set[str], progress: Progress | None) -> _Source:
+    head = _head(path)
+    if head.startswith(b"PK\x03\x04"):
+        return _XlsxSource(path, progress)
+    if head.startswith(b"\xd0\xcf\x11\xe0"):
+        raise TableError(f"{path} is in the old XLS format; save it as XLSX or as CSV in UTF-8")
+    return _TextSource(path, head, encoding, known, progress)
+
+
+class _TextSource(_Source):
+    format = "csv"
+
+    def __init__(
+        self, path: Path, head: bytes, encoding: str | None, known: set[str], progress: Progress | None
+    ) -> None:
+        self._path, self._progress, self._size = path, progress, path.stat().st_size
+        self.notes = []
+        if encoding:
+            self.encoding = _check_encoding(encoding)
+        else:
+            self.encoding, damaged = _detect_encoding(path, head)
+            if damaged:
+                self.notes.append("the file is UTF-8 with bytes that are not; rows with such bytes are rejected")
+        self.delimiter = ","
+        self.header = self._read_header(known)
+
+    def rows(self) -> Iterator[_Row]:
+        header_seen = False
+        for line, cells in self._records(self.delimiter):
+            if header_seen:
+                yield line, cells
+            elif isinstance(cells, list) and any(cell.strip() for cell in cells):
+                header_seen = True
+
+    def _read_header(self, known: set[str]) -> list[str]:
+        """Choose the delimiter under which the header has the most known names, then the most cells."""
+        best: tuple[tuple[int, int], str, list[str]] | None = None
+        for delimiter in _DELIMITERS:
+            for _, cells in self._records(delimiter):
+                if isinstance(cells, _Broken):
+                    break
+                if any(cell.strip() for cell in cells):
+                    header = [cell.strip() for cell in cells]
+                    rank = (sum(_fold_header(cell) in known for cell in header), len(header))
+                    if best is None or rank > best[0]:
+                        best = (rank, delimiter, header)
+                    break
+        if best is None:
+            raise TableError(f"{self._path} has no header line that can be read as CSV or TSV")
+        self.delimiter = best[1]
+        if bad := next(filter(None, map(_bad_characters, best[2])), None):
+            raise TableError(f"{self._path}: the header line holds {bad}; is this a table? Try --encoding")
+        while best[2] and not best[2][-1]:
+            best[2].pop()
+        return best[2]
+
+    def _records(self, delimiter: str) -> Iterator[_Row]:
+        try:
+            with self._path.open(encoding=self.encoding, errors="surrogateescape", newline="") as handle:
+                yield from _parse_csv(self._lines(handle), delimiter)
+        except UnicodeError as exc:
+            raise TableError(f"{self._path} cannot be read as {self.encoding}: {exc}; try --encoding") from exc
+
+    def _lines(self, handle: IO[str]) -> Iterator[str]:
+        raw = handle.buffer  # type: ignore[attr-defined] # text files opened by path have one
+        for count, line in enumerate(handle):
+            if self._progress and count % 4096 == 0:
+                self._progress("reading", raw.tell(), self._size)
+            yield line.replace("\0", _NUL_MARK) if "\0" in line else line
+
+
+class _Feed:
+    """Physical lines for the csv reader, with the lines of the row in hand kept for a second try."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._again = lines, deque[str]()
+        self.taken: list[str] = []
+        self.line = 1  # the line that the row in hand starts at
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.taken.append(line)
+        return line
+
+    def accept(self) -> None:
+        """The row in hand was parsed."""
+        self.line += len(self.taken)
+        self.taken.clear()
+
+    def skip_line(self) -> None:
+        """The row in hand was not: pass over its first line and give out the others again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        self.line += 1
+        self.taken.clear()
+
+
+def _parse_csv(lines: Iterator[str], delimiter: str) -> Iterator[_Row]:
+    """Parse strictly, and go on after a row with broken quotes at the next physical line."""
+    feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            if "expected after" in str(exc):
+                reason = 'a quotation mark inside a quoted cell; write it twice ("")'
+            elif "limit" in str(exc):
+                reason = f"a cell of over {csv.field_size_limit():,} characters, or a quotation mark never closed"
+            else:
+                reason = "a quotation mark is opened and never closed"
+            yield feed.line, _Broken(reason, feed.taken[0].rstrip("\r\n"))
+            feed.skip_line()
+            reader = csv.reader(feed, delimiter=delimiter, strict=True)
+        else:
+            yield feed.line, cells
+            feed.accept()
+
+
+class _XlsxSource(_Source):
+    format = "xlsx"
+
+    def __init__(self, path: Path, progress: Progress | None) -> None:
+        import openpyxl
+
+        self._path, self._progress = path, progress
+        self.notes = []
+        try:
+            # read_only streams the rows; data_only reads a formula's last value instead of its text.
+            self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as exc:
+            raise TableError(f"{path} is a damaged XLSX file, or none: {exc}; save it again from the program") from exc
+        if not self._book.worksheets:
+            raise TableError(f"{path} has no worksheet; expected a table on the first one")
+        self._sheet = self._book.worksheets[0]
+        self._total = self._sheet.max_row
+        self._sheet.reset_dimensions()  # some programs write a wrong size, which would cut rows off
+        if len(self._book.worksheets) > 1:
+            self.notes.append(f"only the first worksheet is read: {self._sheet.title}")
+        first = next((cells for _, cells in self._all() if isinstance(cells, list)), None)
+        if first is None:
+            self.close()
+            raise TableError(f"{path} is empty; expected a header row and rows below it")
+        self.header = [_text(cell).strip() for cell in first]
+        while self.header and not self.header[-1]:
+            self.header.pop()
+
+    def rows(self) -> Iterator[_Row]:
+        rows = self._all()
+        next(rows)  # the header
+        return rows
+
+    def close(self) -> None:
+        self._book.close()
+
+    def _all(self) -> Iterator[_Row]:
+        try:
+            for line, cells in enumerate(self._sheet.iter_rows(values_only=True), start=1):
+                if self._progress and line % 1024 == 0:
+                    self._progress("reading", line, self._total)
+                if any(cell not in (None, "") for cell in cells):
+                    yield line, list(cells)
+        except (zipfile.BadZipFile, KeyError, SyntaxError, ValueError) as exc:
+            raise TableError(f"{self._path} is a damaged XLSX file: {exc}; save it again from the program") from exc
+
+
+def _check_encoding(encoding: str) -> str:
+    try:
+        "问".encode(encoding)
+    except (LookupError, UnicodeError) as exc:
+        raise TableError(f"{encoding!r} is no encoding for Chinese text; expected e.g. utf-8, gb18030, big5") from exc
+    return encoding
+
+
+def _detect_encoding(path: Path, head: bytes) -> tuple[str, bool]:
+    """(encoding, whether some of its bytes are damaged): BOM, else strict UTF-8, else GB18030.
+
+    A UTF-8 file with a few damaged bytes would pass for GB18030 and come out as nonsense. No real
+    GB18030 text has many lines that are valid UTF-8, so the majority of the lines beyond ASCII decides.
+    """
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return encoding, False
+    control = sum(byte < 9 or 13 < byte < 27 or 27 < byte < 32 for byte in head)
+    if control > max(8, len(head) // 20):
+        raise TableError(f"{path} is a binary file; expected a CSV, TSV or XLSX table (text as UTF-8 or GB18030)")
+    valid = damaged = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            if not line.isascii():
+                try:
+                    line.decode("utf-8")
+                    valid += 1
+                except UnicodeDecodeError:
+                    damaged += 1
+    if not damaged or valid > damaged:
+        return "utf-8", damaged > 0
+    return "gb18030", False
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_template(out: str | Path | IO[str], lang: str = "zh") -> None:
+    """Write an empty table with two example rows to a CSV, TSV or XLSX file, or as CSV to a stream."""
+    rows = [list(_HEADERS[lang])]
+    rows += [_cells(draft, "\n".join(draft.similar), []) for draft in _EXAMPLES[lang]]
+    _write(out, rows)
+
+
+def write_entries(out: str | Path | IO[str], entries: Iterable[Entry], *, numbered: int = 0, lang: str = "zh") -> None:
+    """Write entries so that reading them gives the same entries again.
+
+    Args:
+        out: a file ending in .csv, .tsv or .xlsx, or a stream for CSV.
+        entries: what to write, in this order.
+        numbered: how many columns for similar questions that cannot share a cell (see `needs_numbered`).
+        lang: the language of the header, zh or en.
+    """
+    stem = _HEADERS[lang][2]
+
+    def rows() -> Iterator[list[str]]:
+        yield [*_HEADERS[lang], *(f"{stem}{number}" for number in range(1, numbered + 1))]
+        for entry in entries:
+            draft = EntryDraft(
+                key=entry.key,
+                question=entry.question,
+                similar=entry.similar,
+                answer=entry.answer,
+                category=entry.category,
+                enabled=entry.enabled,
+                valid_from=entry.valid_from,
+                valid_to=entry.valid_to,
+            )
+            whole = needs_numbered(draft.similar)
+            joined = "" if whole else "\n".join(map(_escape, draft.similar))
+            yield _cells(draft, joined, list(draft.similar) if whole else [], width=numbered)
+
+    _write(out, rows())
+
+
+def needs_numbered(similar: Iterable[str]) -> bool:
+    """Whether one of these similar questions holds a separator, so that they cannot share a cell."""
+    return any(_SEPARATORS.search(text) for text in similar)
+
+
+def write_rejects(out: str | Path, reader: TableReader, errors: Sequence[RowError]) -> None:
+    """Write the rejected rows with line, column and reason before their own cells, to mend and import again."""
+    by_line = {error.line: error for error in errors}
+
+    def rows() -> Iterator[list[str]]:
+        yield ["line", "column", "reason", *reader._columns.header]
+        for error, cells in reader.rejects(by_line):
+            yield [str(error.line), error.column, error.reason, *(_showable(cell) for cell in cells)]
+
+    _write(out, rows())
+
+
+def write_rows(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write rows of text, escaped for spreadsheets, to a CSV, TSV or XLSX file, or as CSV to a stream."""
+    _write(out, ([_escape(cell) for cell in row] for row in rows))
+
+
+def _showable(text: str) -> str:
+    """A raw cell that a file can hold and no spreadsheet runs; undecodable bytes become visible escapes."""
+    text = ("'" + text if text[:1] in tuple("=+-@") else text).replace(_NUL_MARK, "\\x00")
+    return _UNDECODED.sub(lambda match: f"\\x{ord(match.group()) & 0xFF:02x}", text)
+
+
+def _cells(draft: EntryDraft, joined: str, numbered: list[str], width: int = 0) -> list[str]:
+    cells = [
+        draft.key or "",
+        draft.question,
+        joined,
+        draft.answer,
+        draft.category,
+        "1" if draft.enabled else "0",
+        _format_when(draft.valid_from),
+        _format_when(draft.valid_to, end=True),
+        *numbered,
+        *[""] * (width - len(numbered)),
+    ]
+    return [cell if index == 2 else _escape(cell) for index, cell in enumerate(cells)]
+
+
+def _write(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> None:
+    """The one place that a table is written. A file appears whole or not at all."""
+    if not isinstance(out, (str, Path)):
+        csv.writer(out, lineterminator="\n").writerows(rows)
+        return
+    path = Path(out)
+    try:
+        with _whole_file(path) as handle:
+            if path.suffix.lower() == ".xlsx":
+                _write_xlsx(handle, rows)
+            else:
+                # With a BOM, as spreadsheets take a CSV file without one for the system's old encoding.
+                with io.TextIOWrapper(handle, encoding="utf-8-sig", newline="", write_through=True) as text:
+                    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+                    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+                    text.flush()
+                    text.detach()
+    except OSError as exc:
+        raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name only once it is complete."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+        try:
+            yield handle  # type: ignore[misc] # the wrapper is a binary file
+            handle.flush()
+            os.chmod(handle.name, 0o644)
+            os.replace(handle.name, path)
+        except BaseException:
+            os.unlink(handle.name)
+            raise
+
+
+def _write_xlsx(handle: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
+    import openpyxl
+    from openpyxl.cell import WriteOnlyCell
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("FAQ")
+    for row in rows:
+        cells = []
+        for text in row:
+            cell = WriteOnlyCell(sheet, value=text or None)
+            if text:
+                cell.data_type = "s"  # text, never a formula or a number
+            cells.append(cell)
+        sheet.append(cells)
+    book.save(handle)
