@@ -132,7 +132,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds that a search took, by stage."""
+    """Milliseconds that a search took, by stage; loading encoder and index, once a process, is not counted."""
 
     encode: float
     search: float
@@ -291,14 +291,20 @@ class HitTestReport:
     """ROC AUC of the first hit's score, answerable queries against the others; None without both."""
     answer_threshold: float
     suggest_threshold: float
-    answered_right: int
-    """Answerable queries decided `answer` with the expected entry first."""
-    answered_wrong: int
-    """Queries of both kinds decided `answer` with an entry that was not expected."""
+    right: int
+    """Answerable queries decided `answer`, with the expected entry first."""
+    wrong: int
+    """Answerable queries decided `answer`, with another entry first."""
     suggested: int
-    """Answerable queries decided `suggest` with the expected entry among the first five."""
-    refused_right: int
-    """Queries without an entry that were not decided `answer`."""
+    """Answerable queries decided `suggest`."""
+    refused: int
+    """Answerable queries decided `none`."""
+    false_answers: int
+    """Queries without an entry decided `answer`."""
+    false_suggestions: int
+    """Queries without an entry decided `suggest`."""
+    true_nones: int
+    """Queries without an entry decided `none`."""
     misses: tuple[Miss, ...] = field(repr=False, default=())
 
 

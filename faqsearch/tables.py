@@ -1,33 +1,35 @@
-"""FAQ tables (CSV, TSV, XLSX) → entries and row errors, and back.
+"""FAQ tables → entries and row errors, and back.
 
 Reading streams: a row at a time, whatever the size of the file. Nothing is guessed silently: what
 was understood stands in `TableInfo`, and every row that is not taken comes out as a `RowError` with
-its line, column and reason. This module knows nothing of the database; a phrasing that is taken
-already is the store's to find.
-
-CSV is read with the csv module rather than pandas, which neither tells a row's line once a cell
-holds line breaks nor goes on after a row with too many cells.
+its line, column and reason. Files and their encodings are `files`' business. This module knows
+nothing of the database; a phrasing that is taken already is the store's to find.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import re
-import tempfile
 import unicodedata
-import zipfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from datetime import datetime, time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from faqsearch.errors import TableError
+from faqsearch.files import (
+    NUL_MARK,
+    UNDECODED,
+    Broken,
+    RowSource,
+    bad_characters,
+    cell_text,
+    detect_encoding,
+    open_rows,
+    read_head,
+    write_cells,
+)
 from faqsearch.model import (
     ANSWER_LIMIT,
     LABEL_LIMIT,
@@ -56,7 +58,17 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "valid_to": ("valid_to", "失效时间"),
 }
 """Header names by field, best first; compared without case, white space, `_`, `-` and width."""
-NUMBERED = ("question", "q", "similar", "similar question", "alias", "相似问", "相似问法", "相似问题", "扩展问")
+NUMBERED = (
+    "question",
+    "q",
+    "similar",
+    "similar question",
+    "alias",
+    "相似问",
+    "相似问法",
+    "相似问题",
+    "扩展问",
+)
 """Headers that hold one similar question each when a number follows: question1, 相似问2."""
 
 QUERY_ALIASES = ("query", "用户问", "问法", *ALIASES["question"])
@@ -65,19 +77,8 @@ EXPECTED_ALIASES = ("key", "expected", "entry", "编号", "期望", *ALIASES["ke
 _SEPARATORS = re.compile(r"\r\n|[\r\n]|##|\|")
 _FORMULA = re.compile(r"'*[=+\-@]")
 _ESCAPED_FORMULA = re.compile(r"'+[=+\-@]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_UNDECODED = re.compile(r"[\ud800-\udfff]")
-_NUL_MARK = "\udc00"  # what a NUL byte is read as: older csv modules stop at a NUL, and no decoder yields this
-_DELIMITERS = (",", "\t", ";")
-_BOMS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
-_TRUE = frozenset("1 true yes y on enabled enable active 是 启用 已启用 有效 开 开启 上线 正常".split())
-_FALSE = frozenset("0 false no n off disabled disable inactive 否 停用 已停用 禁用 无效 关 关闭 下线".split())
+_TRUE = "1 true yes y on enabled enable active 是 启用 已启用 有效 开 开启 上线 正常"
+_FALSE = "0 false no n off disabled disable inactive 否 停用 已停用 禁用 无效 关 关闭 下线"
 _DATE_FORMATS = ("%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d")
 _TIME_FORMATS = ("", " %H:%M", " %H:%M:%S")
 _END_OF_DAY = time(23, 59, 59)
@@ -148,19 +149,22 @@ def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
         for text in texts:
             if len(text) > limit:
                 return name, f"{len(text):,} characters; at most {limit:,} are allowed"
-            if reason := _bad_characters(text):
+            if reason := bad_characters(text):
                 return name, reason
     for name, texts in (("question", (draft.question,)), ("similar", draft.similar)):
         for text in texts:
             if not normalise(text):
                 return name, "nothing is left of the question once white space is folded"
     if draft.valid_from and draft.valid_to and draft.valid_from > draft.valid_to:
-        return "valid_to", f"{draft.valid_to:%Y-%m-%d %H:%M} lies before the start, {draft.valid_from:%Y-%m-%d %H:%M}"
+        return (
+            "valid_to",
+            f"{draft.valid_to:%Y-%m-%d %H:%M} lies before the start, {draft.valid_from:%Y-%m-%d %H:%M}",
+        )
     return None
 
 
 def tidy_draft(draft: EntryDraft) -> EntryDraft:
-    """The entry with outer white space removed, line breaks as \\n, and repeated phrasings dropped."""
+    """The entry with outer white space removed, line breaks as LF, and repeated phrasings dropped."""
     question = _tidy(draft.question)
     seen = {normalise(question)}
     similar = []
@@ -182,18 +186,6 @@ def tidy_draft(draft: EntryDraft) -> EntryDraft:
 def _tidy(text: str) -> str:
     text = text.strip()
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def _bad_characters(text: str) -> str | None:
-    if _NUL_MARK in text or "\0" in text:
-        return "a NUL byte"
-    if match := _UNDECODED.search(text):
-        code = ord(match.group())
-        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"code U+{code:04X}"
-        return f"{what} is no text in the file's encoding"
-    if match := _CONTROL.search(text):
-        return f"control character U+{ord(match.group()):04X}"
-    return None
 
 
 def parse_when(text: str, *, end: bool = False) -> datetime:
@@ -251,17 +243,6 @@ def _format_when(when: datetime | None, *, end: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Broken:
-    """A line that could not be parsed into cells."""
-
-    reason: str
-    raw: str
-
-
-_Row = tuple[int, "list[Any] | _Broken"]  # (line, cells)
-
-
-@dataclass(frozen=True, slots=True)
 class _Columns:
     """Which cells fill which field. `whole` are similar-question cells that hold one phrasing each."""
 
@@ -286,7 +267,7 @@ class TableReader:
     Made by `open_table`; a context manager that closes the file.
     """
 
-    def __init__(self, source: _Source, columns: _Columns, info: TableInfo) -> None:
+    def __init__(self, source: RowSource, columns: _Columns, info: TableInfo) -> None:
         self._source = source
         self._columns = columns
         self.info = info
@@ -303,24 +284,31 @@ class TableReader:
     def __iter__(self) -> Iterator[EntryDraft | RowError]:
         width = len(self._columns.header)
         for line, cells in self._source.rows():
-            if isinstance(cells, _Broken):
+            if isinstance(cells, Broken):
                 yield RowError(line, "", cells.reason)
             elif any(cell not in (None, "") for cell in cells[width:]):
-                extra = next(_text(cell) for cell in cells[width:] if cell not in (None, ""))
+                extra = next(cell_text(cell) for cell in cells[width:] if cell not in (None, ""))
                 yield RowError(
                     line,
                     "",
                     f"{len(cells)} cells where the header has {width}; the first one too many is {extra[:40]!r}",
                     *self._identity(cells),
                 )
-            elif any(_text(cell).strip() for cell in cells):
+            elif any(cell_text(cell).strip() for cell in cells):
                 yield self._draft(line, cells)
+
+    def title(self, field: str) -> str:
+        """The table's own header for a field, for messages."""
+        return self._columns.title(field)
 
     def rejects(self, lines: Mapping[int, RowError]) -> Iterator[tuple[RowError, list[str]]]:
         """The raw cells of the rows at these lines, for a table to mend."""
         for line, cells in self._source.rows():
             if line in lines:
-                yield lines[line], [cells.raw] if isinstance(cells, _Broken) else [_text(cell) for cell in cells]
+                yield (
+                    lines[line],
+                    [cells.raw] if isinstance(cells, Broken) else [cell_text(cell) for cell in cells],
+                )
 
     def _identity(self, cells: list[Any]) -> tuple[str | None, str | None]:
         """Key and primary question of a rejected row, as far as they can be read."""
@@ -377,7 +365,8 @@ def open_table(
         TableError: the file is no table, has no question or answer column, or cannot be read.
     """
     path = Path(path)
-    source = _open_source(path, encoding, _known_headers(mapping), progress)
+    names = [name for group in (*ALIASES.values(), *(mapping or {}).values()) for name in group]
+    source = open_rows(path, encoding, _known(names), progress)
     try:
         columns, notes = _map_columns(path, source.header, mapping or {})
         if not source.has_rows():
@@ -385,7 +374,7 @@ def open_table(
     except BaseException:
         source.close()
         raise
-    used = {name: (columns.header[index],) for name, index in columns.single.items()}
+    used: dict[str, tuple[str, ...]] = {name: (columns.header[index],) for name, index in columns.single.items()}
     if columns.split or columns.whole:
         used["similar"] = tuple(columns.header[index] for index in (*columns.split, *columns.whole))
     info = TableInfo(
@@ -406,8 +395,7 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
         TableError: no such columns, or a row without a query or with undecodable bytes.
     """
     path = Path(path)
-    source = _open_source(path, None, {_fold_header(name) for name in (*QUERY_ALIASES, *EXPECTED_ALIASES)}, None)
-    with source:
+    with open_rows(path, None, _known((*QUERY_ALIASES, *EXPECTED_ALIASES))) as source:
         query = _find_column(source.header, QUERY_ALIASES)
         expected = _find_column(source.header, EXPECTED_ALIASES)
         if query is None or expected is None:
@@ -417,10 +405,10 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
             )
         tests = []
         for line, cells in source.rows():
-            if isinstance(cells, _Broken):
+            if isinstance(cells, Broken):
                 raise TableError(f"{path}, line {line}: {cells.reason}")
             text, key = _clean(cells, query), _clean(cells, expected)
-            reason = _bad_characters(text + key) or (None if text or not key else "no query")
+            reason = bad_characters(text + key) or (None if text or not key else "no query")
             if reason:
                 raise TableError(f"{path}, line {line}: {reason}")
             if text:
@@ -433,7 +421,7 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
 def read_queries(path: str | Path) -> list[tuple[int, str]]:
     """Read queries, one a line, from a text file: (line, query). Blank lines are passed over."""
     path = Path(path)
-    encoding, _ = _detect_encoding(path, _head(path))
+    encoding, _ = detect_encoding(path, read_head(path))
     queries = []
     try:
         with path.open(encoding=encoding, newline=None) as handle:
@@ -464,26 +452,11 @@ def _parse_end(text: str) -> datetime:
 
 def _parse_enabled(text: str) -> bool:
     folded = normalise(text)
-    if not folded or folded in _TRUE:
+    if not folded or folded in _TRUE.split():
         return True
-    if folded in _FALSE:
+    if folded in _FALSE.split():
         return False
     raise ValueError(f"{text!r} is neither on nor off; expected e.g. 1 or 0, yes or no, 启用 or 停用")
-
-
-def _text(cell: Any) -> str:  # noqa: ANN401 - whatever a spreadsheet cell holds
-    """A cell as text; a spreadsheet's whole numbers come without their .0, dates in ISO form."""
-    if isinstance(cell, str):
-        return cell
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, datetime):
-        return _format_when(cell)
-    if isinstance(cell, date):
-        return cell.isoformat()
-    return str(cell)
 
 
 def _unescape(text: str) -> str:
@@ -499,13 +472,13 @@ def _escape(text: str) -> str:
 def _clean(cells: list[Any], index: int | None) -> str:
     if index is None or index >= len(cells):
         return ""
-    return _unescape(_text(cells[index]).strip())
+    return _unescape(cell_text(cells[index]).strip())
 
 
 def _split(cells: list[Any], index: int) -> list[str]:
     if index >= len(cells):
         return []
-    return [_unescape(part.strip()) for part in _SEPARATORS.split(_text(cells[index]))]
+    return [_unescape(part.strip()) for part in _SEPARATORS.split(cell_text(cells[index]))]
 
 
 # --- columns -------------------------------------------------------------------------------------
@@ -520,10 +493,10 @@ def _listed(headers: Iterable[str]) -> str:
     return ", ".join(repr(header) for header in headers if header) or "(none)"
 
 
-def _known_headers(mapping: Mapping[str, Sequence[str]] | None) -> set[str]:
-    names = [name for aliases in ALIASES.values() for name in aliases]
-    names += [header for headers in (mapping or {}).values() for header in headers]
-    return {_fold_header(name) for name in names}
+def _known(names: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a header cell is one of these names."""
+    folded = {_fold_header(name) for name in names}
+    return lambda cell: _fold_header(cell) in folded
 
 
 def _find_column(header: Sequence[str], aliases: Sequence[str]) -> int | None:
@@ -531,54 +504,51 @@ def _find_column(header: Sequence[str], aliases: Sequence[str]) -> int | None:
     return next((folded.index(_fold_header(name)) for name in aliases if _fold_header(name) in folded), None)
 
 
-def _map_columns(
-    path: Path, header: Sequence[str], mapping: Mapping[str, Sequence[str]]
-) -> tuple[_Columns, list[str]]:
-    """Find the column of each field: explicit ones first, then the aliases in their order."""
+def _map_columns(path: Path, header: Sequence[str], mapping: Mapping[str, Sequence[str]]) -> tuple[_Columns, list[str]]:
+    """Find the column of each field: those named explicitly first, then the aliases in their order."""
     folded = [_fold_header(cell) for cell in header]
-    single: dict[str, int] = {}
-    split: list[int] = []
-    for name, wanted in mapping.items():
-        if name not in FIELDS:
-            raise TableError(f"unknown field {name!r} in the column mapping; known are {', '.join(FIELDS)}")
-        for text in wanted:
-            if _fold_header(text) not in folded:
-                raise TableError(f"{path} has no column {text!r} for {name}; it has {_listed(header)}")
-            index = folded.index(_fold_header(text))
-            if name == "similar":
-                split.append(index)
-            else:
-                single[name] = index
-    taken = {*single.values(), *split}
-    for name, aliases in ALIASES.items():
-        if name in mapping:
-            continue
-        for alias in map(_fold_header, aliases):
-            index = next((i for i, text in enumerate(folded) if text == alias and i not in taken), -1)
-            if index < 0:
-                continue
-            taken.add(index)
-            if name == "similar":
-                split.append(index)
-            else:
-                single[name] = index
-                break
+    found: dict[str, list[int]] = {name: _named(path, header, name, wanted) for name, wanted in mapping.items()}
+    for name in ALIASES:
+        if name not in mapping:
+            taken = {index for indexes in found.values() for index in indexes}
+            found[name] = _by_alias(folded, name, taken)
+    taken = {index for indexes in found.values() for index in indexes}
     whole = [] if "similar" in mapping else _numbered(folded, taken)
     notes = []
-    if "question" not in single and whole:
-        single["question"] = whole.pop(0)
-        taken.add(single["question"])
-        notes.append(f"column {header[single['question']]!r} is taken for the primary question")
+    if not found["question"] and whole:
+        found["question"] = [whole.pop(0)]
+        notes.append(f"column {header[found['question'][0]]!r} is taken for the primary question")
     for name in ("question", "answer"):
-        if name not in single:
+        if not found[name]:
             raise TableError(
                 f"{path} has no {name} column: it has {_listed(header)}; "
                 f"expected one of {', '.join(ALIASES[name])}, or name it with --map {name}=COLUMN"
             )
-    extra = [header[i] for i in range(len(header)) if i not in taken and i not in whole and header[i]]
-    if extra:
+    used = {index for indexes in (*found.values(), whole) for index in indexes}
+    if extra := [title for index, title in enumerate(header) if index not in used and title]:
         notes.append(f"columns not used: {', '.join(extra)}")
-    return _Columns(tuple(header), single, tuple(sorted(split)), tuple(whole)), notes
+    single = {name: indexes[0] for name, indexes in found.items() if name != "similar" and indexes}
+    return _Columns(tuple(header), single, tuple(sorted(found["similar"])), tuple(whole)), notes
+
+
+def _named(path: Path, header: Sequence[str], name: str, wanted: Sequence[str]) -> list[int]:
+    """The columns that an explicit mapping names for a field."""
+    if name not in FIELDS:
+        raise TableError(f"unknown field {name!r} in the column mapping; known are {', '.join(FIELDS)}")
+    indexes = []
+    for text in wanted if name == "similar" else wanted[-1:]:
+        index = _find_column(header, [text])
+        if index is None:
+            raise TableError(f"{path} has no column {text!r} for {name}; it has {_listed(header)}")
+        indexes.append(index)
+    return indexes
+
+
+def _by_alias(folded: Sequence[str], name: str, taken: set[int]) -> list[int]:
+    """The column whose header is the first alias of a field; for similar questions, all such columns."""
+    aliases = [_fold_header(alias) for alias in ALIASES[name]]
+    indexes = [folded.index(alias) for alias in aliases if alias in folded and folded.index(alias) not in taken]
+    return indexes if name == "similar" else indexes[:1]
 
 
 def _numbered(folded: Sequence[str], taken: set[int]) -> list[int]:
@@ -592,258 +562,6 @@ def _numbered(folded: Sequence[str], taken: set[int]) -> list[int]:
     return [index for _, index in sorted(found)]
 
 
-# --- files ---------------------------------------------------------------------------------------
-
-
-class _Source:
-    """Raw rows of a file, whatever its format. `rows` may be called again: it starts over."""
-
-    format: Literal["csv", "xlsx"]
-    encoding = ""
-    delimiter = ""
-    header: list[str]
-    notes: list[str]
-
-    def rows(self) -> Iterator[_Row]:
-        """The rows below the header."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release the file."""
-
-    def has_rows(self) -> bool:
-        """Whether there is anything below the header."""
-        return any(isinstance(cells, _Broken) or any(map(_text, cells)) for _, cells in self.rows())
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file that can be read at all."""
-    try:
-        if path.is_dir():
-            raise TableError(f"{path} is a folder; expected a CSV, TSV or XLSX file")
-        with path.open("rb") as handle:
-            head = handle.read(65536)
-    except FileNotFoundError as exc:
-        raise TableError(f"{path} does not exist; check the path") from exc
-    except (OSError, ValueError) as exc:
-        raise TableError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
-    if not head.strip():
-        raise TableError(f"{path} is empty; expected a header line and rows below it")
-    return head
-
-
-def _open_source(path: Path, encoding: str | None, known: set[str], progress: Progress | None) -> _Source:
-    head = _head(path)
-    if head.startswith(b"PK\x03\x04"):
-        return _XlsxSource(path, progress)
-    if head.startswith(b"\xd0\xcf\x11\xe0"):
-        raise TableError(f"{path} is in the old XLS format; save it as XLSX or as CSV in UTF-8")
-    return _TextSource(path, head, encoding, known, progress)
-
-
-class _TextSource(_Source):
-    format = "csv"
-
-    def __init__(
-        self, path: Path, head: bytes, encoding: str | None, known: set[str], progress: Progress | None
-    ) -> None:
-        self._path, self._progress, self._size = path, progress, path.stat().st_size
-        self.notes = []
-        if encoding:
-            self.encoding = _check_encoding(encoding)
-        else:
-            self.encoding, damaged = _detect_encoding(path, head)
-            if damaged:
-                self.notes.append("the file is UTF-8 with bytes that are not; rows with such bytes are rejected")
-        self.delimiter = ","
-        self.header = self._read_header(known)
-
-    def rows(self) -> Iterator[_Row]:
-        header_seen = False
-        for line, cells in self._records(self.delimiter):
-            if header_seen:
-                yield line, cells
-            elif isinstance(cells, list) and any(cell.strip() for cell in cells):
-                header_seen = True
-
-    def _read_header(self, known: set[str]) -> list[str]:
-        """Choose the delimiter under which the header has the most known names, then the most cells."""
-        best: tuple[tuple[int, int], str, list[str]] | None = None
-        for delimiter in _DELIMITERS:
-            for _, cells in self._records(delimiter):
-                if isinstance(cells, _Broken):
-                    break
-                if any(cell.strip() for cell in cells):
-                    header = [cell.strip() for cell in cells]
-                    rank = (sum(_fold_header(cell) in known for cell in header), len(header))
-                    if best is None or rank > best[0]:
-                        best = (rank, delimiter, header)
-                    break
-        if best is None:
-            raise TableError(f"{self._path} has no header line that can be read as CSV or TSV")
-        self.delimiter = best[1]
-        if bad := next(filter(None, map(_bad_characters, best[2])), None):
-            raise TableError(f"{self._path}: the header line holds {bad}; is this a table? Try --encoding")
-        while best[2] and not best[2][-1]:
-            best[2].pop()
-        return best[2]
-
-    def _records(self, delimiter: str) -> Iterator[_Row]:
-        try:
-            with self._path.open(encoding=self.encoding, errors="surrogateescape", newline="") as handle:
-                yield from _parse_csv(self._lines(handle), delimiter)
-        except UnicodeError as exc:
-            raise TableError(f"{self._path} cannot be read as {self.encoding}: {exc}; try --encoding") from exc
-
-    def _lines(self, handle: IO[str]) -> Iterator[str]:
-        raw = handle.buffer  # type: ignore[attr-defined] # text files opened by path have one
-        for count, line in enumerate(handle):
-            if self._progress and count % 4096 == 0:
-                self._progress("reading", raw.tell(), self._size)
-            yield line.replace("\0", _NUL_MARK) if "\0" in line else line
-
-
-class _Feed:
-    """Physical lines for the csv reader, with the lines of the row in hand kept for a second try."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines, self._again = lines, deque[str]()
-        self.taken: list[str] = []
-        self.line = 1  # the line that the row in hand starts at
-
-    def __iter__(self) -> _Feed:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
-        self.taken.append(line)
-        return line
-
-    def accept(self) -> None:
-        """The row in hand was parsed."""
-        self.line += len(self.taken)
-        self.taken.clear()
-
-    def skip_line(self) -> None:
-        """The row in hand was not: pass over its first line and give out the others again."""
-        self._again.extendleft(reversed(self.taken[1:]))
-        self.line += 1
-        self.taken.clear()
-
-
-def _parse_csv(lines: Iterator[str], delimiter: str) -> Iterator[_Row]:
-    """Parse strictly, and go on after a row with broken quotes at the next physical line."""
-    feed = _Feed(lines)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            if "expected after" in str(exc):
-                reason = 'a quotation mark inside a quoted cell; write it twice ("")'
-            elif "limit" in str(exc):
-                reason = f"a cell of over {csv.field_size_limit():,} characters, or a quotation mark never closed"
-            else:
-                reason = "a quotation mark is opened and never closed"
-            yield feed.line, _Broken(reason, feed.taken[0].rstrip("\r\n"))
-            feed.skip_line()
-            reader = csv.reader(feed, delimiter=delimiter, strict=True)
-        else:
-            yield feed.line, cells
-            feed.accept()
-
-
-class _XlsxSource(_Source):
-    format = "xlsx"
-
-    def __init__(self, path: Path, progress: Progress | None) -> None:
-        import openpyxl
-
-        self._path, self._progress = path, progress
-        self.notes = []
-        try:
-            # read_only streams the rows; data_only reads a formula's last value instead of its text.
-            self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as exc:
-            raise TableError(f"{path} is a damaged XLSX file, or none: {exc}; save it again from the program") from exc
-        if not self._book.worksheets:
-            raise TableError(f"{path} has no worksheet; expected a table on the first one")
-        self._sheet = self._book.worksheets[0]
-        self._total = self._sheet.max_row
-        self._sheet.reset_dimensions()  # some programs write a wrong size, which would cut rows off
-        if len(self._book.worksheets) > 1:
-            self.notes.append(f"only the first worksheet is read: {self._sheet.title}")
-        first = next((cells for _, cells in self._all() if isinstance(cells, list)), None)
-        if first is None:
-            self.close()
-            raise TableError(f"{path} is empty; expected a header row and rows below it")
-        self.header = [_text(cell).strip() for cell in first]
-        while self.header and not self.header[-1]:
-            self.header.pop()
-
-    def rows(self) -> Iterator[_Row]:
-        rows = self._all()
-        next(rows)  # the header
-        return rows
-
-    def close(self) -> None:
-        self._book.close()
-
-    def _all(self) -> Iterator[_Row]:
-        try:
-            for line, cells in enumerate(self._sheet.iter_rows(values_only=True), start=1):
-                if self._progress and line % 1024 == 0:
-                    self._progress("reading", line, self._total)
-                if any(cell not in (None, "") for cell in cells):
-                    yield line, list(cells)
-        except (zipfile.BadZipFile, KeyError, SyntaxError, ValueError) as exc:
-            raise TableError(f"{self._path} is a damaged XLSX file: {exc}; save it again from the program") from exc
-
-
-def _check_encoding(encoding: str) -> str:
-    try:
-        "问".encode(encoding)
-    except (LookupError, UnicodeError) as exc:
-        raise TableError(f"{encoding!r} is no encoding for Chinese text; expected e.g. utf-8, gb18030, big5") from exc
-    return encoding
-
-
-def _detect_encoding(path: Path, head: bytes) -> tuple[str, bool]:
-    """(encoding, whether some of its bytes are damaged): BOM, else strict UTF-8, else GB18030.
-
-    A UTF-8 file with a few damaged bytes would pass for GB18030 and come out as nonsense. No real
-    GB18030 text has many lines that are valid UTF-8, so the majority of the lines beyond ASCII decides.
-    """
-    for bom, encoding in _BOMS:
-        if head.startswith(bom):
-            return encoding, False
-    control = sum(byte < 9 or 13 < byte < 27 or 27 < byte < 32 for byte in head)
-    if control > max(8, len(head) // 20):
-        raise TableError(f"{path} is a binary file; expected a CSV, TSV or XLSX table (text as UTF-8 or GB18030)")
-    valid = damaged = 0
-    with path.open("rb") as handle:
-        for line in handle:
-            if not line.isascii():
-                try:
-                    line.decode("utf-8")
-                    valid += 1
-                except UnicodeDecodeError:
-                    damaged += 1
-    if not damaged or valid > damaged:
-        return "utf-8", damaged > 0
-    return "gb18030", False
-
-
 # --- writing -------------------------------------------------------------------------------------
 
 
@@ -851,7 +569,7 @@ def write_template(out: str | Path | IO[str], lang: str = "zh") -> None:
     """Write an empty table with two example rows to a CSV, TSV or XLSX file, or as CSV to a stream."""
     rows = [list(_HEADERS[lang])]
     rows += [_cells(draft, "\n".join(draft.similar), []) for draft in _EXAMPLES[lang]]
-    _write(out, rows)
+    write_cells(out, rows)
 
 
 def write_entries(out: str | Path | IO[str], entries: Iterable[Entry], *, numbered: int = 0, lang: str = "zh") -> None:
@@ -879,10 +597,12 @@ def write_entries(out: str | Path | IO[str], entries: Iterable[Entry], *, number
                 valid_to=entry.valid_to,
             )
             whole = needs_numbered(draft.similar)
+            if whole and len(draft.similar) > numbered:
+                raise TableError("the corpus changed while it was written; export it again")
             joined = "" if whole else "\n".join(map(_escape, draft.similar))
             yield _cells(draft, joined, list(draft.similar) if whole else [], width=numbered)
 
-    _write(out, rows())
+    write_cells(out, rows())
 
 
 def needs_numbered(similar: Iterable[str]) -> bool:
@@ -899,18 +619,18 @@ def write_rejects(out: str | Path, reader: TableReader, errors: Sequence[RowErro
         for error, cells in reader.rejects(by_line):
             yield [str(error.line), error.column, error.reason, *(_showable(cell) for cell in cells)]
 
-    _write(out, rows())
+    write_cells(out, rows())
 
 
 def write_rows(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> None:
     """Write rows of text, escaped for spreadsheets, to a CSV, TSV or XLSX file, or as CSV to a stream."""
-    _write(out, ([_escape(cell) for cell in row] for row in rows))
+    write_cells(out, ([_escape(cell) for cell in row] for row in rows))
 
 
 def _showable(text: str) -> str:
     """A raw cell that a file can hold and no spreadsheet runs; undecodable bytes become visible escapes."""
-    text = ("'" + text if text[:1] in tuple("=+-@") else text).replace(_NUL_MARK, "\\x00")
-    return _UNDECODED.sub(lambda match: f"\\x{ord(match.group()) & 0xFF:02x}", text)
+    text = ("'" + text if text[:1] in tuple("=+-@") else text).replace(NUL_MARK, "\\x00")
+    return UNDECODED.sub(lambda match: f"\\x{ord(match.group()) & 0xFF:02x}", text)
 
 
 def _cells(draft: EntryDraft, joined: str, numbered: list[str], width: int = 0) -> list[str]:
@@ -927,55 +647,3 @@ def _cells(draft: EntryDraft, joined: str, numbered: list[str], width: int = 0) 
         *[""] * (width - len(numbered)),
     ]
     return [cell if index == 2 else _escape(cell) for index, cell in enumerate(cells)]
-
-
-def _write(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> None:
-    """The one place that a table is written. A file appears whole or not at all."""
-    if not isinstance(out, (str, Path)):
-        csv.writer(out, lineterminator="\n").writerows(rows)
-        return
-    path = Path(out)
-    try:
-        with _whole_file(path) as handle:
-            if path.suffix.lower() == ".xlsx":
-                _write_xlsx(handle, rows)
-            else:
-                # With a BOM, as spreadsheets take a CSV file without one for the system's old encoding.
-                with io.TextIOWrapper(handle, encoding="utf-8-sig", newline="", write_through=True) as text:
-                    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-                    text.flush()
-                    text.detach()
-    except OSError as exc:
-        raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name only once it is complete."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-        try:
-            yield handle  # type: ignore[misc] # the wrapper is a binary file
-            handle.flush()
-            os.chmod(handle.name, 0o644)
-            os.replace(handle.name, path)
-        except BaseException:
-            os.unlink(handle.name)
-            raise
-
-
-def _write_xlsx(handle: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
-    import openpyxl
-    from openpyxl.cell import WriteOnlyCell
-
-    book = openpyxl.Workbook(write_only=True)
-    sheet = book.create_sheet("FAQ")
-    for row in rows:
-        cells = []
-        for text in row:
-            cell = WriteOnlyCell(sheet, value=text or None)
-            if text:
-                cell.data_type = "s"  # text, never a formula or a number
-            cells.append(cell)
-        sheet.append(cells)
-    book.save(handle)

@@ -24,7 +24,7 @@ def upgrade() -> None:
     op.create_table(
         "entries",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("corpus_id", sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("corpus_id", sa.Integer, sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
         sa.Column("key", sa.Text),
         sa.Column("answer", sa.Text, nullable=False),
         sa.Column("category", sa.Text, nullable=False),
@@ -39,8 +39,8 @@ def upgrade() -> None:
     op.create_table(
         "questions",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("corpus_id", sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
-        sa.Column("entry_id", sa.ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("corpus_id", sa.Integer, sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("entry_id", sa.Integer, sa.ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
         sa.Column("position", sa.Integer, nullable=False),  # 0: the primary question
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("folded", sa.Text, nullable=False),  # text.normalise(text)
@@ -52,7 +52,7 @@ def upgrade() -> None:
     op.create_table(
         "query_log",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("corpus_id", sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("corpus_id", sa.Integer, sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
         sa.Column("at", sa.DateTime, nullable=False),
         sa.Column("query", sa.Text, nullable=False),
         sa.Column("decision", sa.Text, nullable=False),

@@ -1,0 +1,5 @@
+"""`python -m faqsearch` is the command line."""
+
+from faqsearch.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""Retrieval metrics, as pure functions over ranks, scores and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Ranks = Sequence["int | None"]
+"""For each query the rank, from 1, at which what it should find came; None where it did not come."""
+
+
+def accuracy_at_k(ranks: Ranks, k: int) -> float:
+    """Share of queries whose expected entry is among the first k.
+
+    >>> accuracy_at_k([1, 3, None, 2], 2)
+    0.5
+    """
+    return sum(rank is not None and rank <= k for rank in ranks) / len(ranks) if ranks else 0.0
+
+
+def mrr_at_k(ranks: Ranks, k: int) -> float:
+    """Mean reciprocal rank; what comes after k counts 0 (Voorhees 1999).
+
+    >>> mrr_at_k([1, 2, 4, None], 10)
+    0.4375
+    """
+    return sum(1 / rank for rank in ranks if rank is not None and rank <= k) / len(ranks) if ranks else 0.0
+
+
+def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Probability that a positive scores above a negative, ties counting half (the Mann-Whitney statistic).
+
+    >>> roc_auc([0.9, 0.8, 0.7, 0.8], [True, True, False, False])
+    0.875
+
+    Returns:
+        None unless there are both positives and negatives.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    positive = np.asarray(labels, dtype=bool)
+    if not positive.any() or positive.all():
+        return None
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of tied scores, from 1
+    n = int(positive.sum())
+    rank_sum = float(mean_ranks[inverse][positive].sum())
+    return (rank_sum - n * (n + 1) / 2) / (n * (len(values) - n))

@@ -1,0 +1,744 @@
+"""FaqSearch: the one object that command line, web pages and programs call.
+
+Joins the parts: tables are read and stored, indexes built from what is stored, queries searched
+(`search`), encoders and checkpoints looked up. Each of its methods is one job, whole.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faqsearch import evaluate, registry, tables
+from faqsearch.errors import (
+    EncoderError,
+    EntryInvalidError,
+    EntryNotFoundError,
+    FaqSearchError,
+    ImportRejectedError,
+    IndexBusyError,
+    IndexFileError,
+    StoreError,
+    TableError,
+)
+from faqsearch.model import (
+    LABEL_LIMIT,
+    Corpus,
+    CorpusCounts,
+    CorpusStatus,
+    Decision,
+    Entry,
+    EntryDraft,
+    Hit,
+    HitTestReport,
+    ImportMode,
+    ImportReport,
+    IndexVersion,
+    Miss,
+    Progress,
+    RebuildReport,
+    SearchResult,
+    Status,
+    VerifyReport,
+)
+from faqsearch.search import Encoders, EncoderSource, Searcher
+from faqsearch.settings import Settings
+from faqsearch.store import Store
+from faqsearch.text import NORMALISATION
+
+if TYPE_CHECKING:
+    from faqsearch.encoder import Encoder
+    from faqsearch.index import IndexFolder, QuestionIndex
+
+SYNC_WAIT_SECONDS = 60.0
+"""How long an import waits for another rebuild before it leaves the sync to the next one."""
+
+_NAME = re.compile(r"\w[\w-]{0,63}")
+_ENCODED_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    """The registry, with the settings that loading needs."""
+
+    settings: Settings
+
+    def fingerprint(self, ref: str) -> str:
+        return registry.fingerprint(ref)
+
+    def load(self, ref: str) -> Encoder:
+        return registry.load_encoder(ref, device=self.settings.device, batch_size=self.settings.batch_size)
+
+
+class FaqSearch:
+    """FAQ corpora that can be imported, edited, indexed and searched.
+
+        >>> with FaqSearch.open() as faq:
+        ...     faq.import_table("data/finance.csv", corpus="finance")
+        ...     result = faq.search("怎么提前把贷款还了", corpus="finance")
+        ...     print(result.decision, result.hits[0].answer)
+
+    Open it once and share it: searching from several threads is safe, and encoders and indexes are
+    loaded once. Every error that it raises on purpose is a `FaqSearchError`.
+    """
+
+    def __init__(self, settings: Settings, encoders: EncoderSource | None = None) -> None:
+        self.settings = settings
+        self._encoders = Encoders(encoders or _Registry(settings))
+        self._store = Store(settings.database_path)
+        self._searcher = Searcher(self._store, self._encoders, settings.index_dir, settings.device)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, encoders: EncoderSource | None = None) -> FaqSearch:
+        """Open the database, migrating it to the newest schema; nothing heavy is loaded yet.
+
+        Args:
+            settings: where everything is; `Settings.load()` unless given.
+            encoders: where encoders come from; the registry unless given.
+
+        Raises:
+            SettingsError: settings that cannot be used.
+            StoreError: the database cannot be opened.
+        """
+        return cls(settings or Settings.load(), encoders)
+
+    def close(self) -> None:
+        """Write what is left of the query log and close the database."""
+        try:
+            self._searcher.close()
+        finally:
+            self._store.close()
+
+    def __enter__(self) -> FaqSearch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- searching
+
+    def search(
+        self, text: str, *, corpus: str, k: int = 5, log: bool = True, progress: Progress | None = None
+    ) -> SearchResult:
+        """Find the stored questions that mean the same as a query.
+
+        Args:
+            text: the query, in the person's own words.
+            corpus: where to look.
+            k: how many entries at most.
+            log: whether the query goes to the query log (if that is on in the settings).
+            progress: told ("encoding", done, total) if questions are still to be encoded.
+
+        Raises:
+            QueryError: an empty query, an over-long one, or no valid text.
+            CorpusNotFoundError: no such corpus.
+            IndexFileError: a damaged index.
+            EncoderError: the encoder that built the index cannot be loaded.
+        """
+        return self.search_many([text], corpus=corpus, k=k, log=log, progress=progress)[0]
+
+    def search_many(
+        self,
+        texts: Sequence[str],
+        *,
+        corpus: str,
+        k: int = 5,
+        log: bool = True,
+        progress: Progress | None = None,
+    ) -> list[SearchResult]:
+        """Search for many queries: the same results as one by one, in less time. Times are means."""
+        return self._searcher.search(
+            texts, self._store.corpus(corpus), k, log=log and self.settings.query_log, progress=progress
+        )
+
+    def search_file(
+        self, path: str | Path, out: str | Path, *, corpus: str, k: int = 1, progress: Progress | None = None
+    ) -> dict[Decision, int]:
+        """Search for each line of a text file and write the hits as a table; how many of each decision."""
+        queries = tables.read_queries(path)
+        results = self.search_many([text for _, text in queries], corpus=corpus, k=k, progress=progress)
+        rows = [_BATCH_HEADER]
+        for (line, _), result in zip(queries, results, strict=True):
+            rows += [_batch_row(line, result, hit) for hit in result.hits or (None,)]
+        tables.write_rows(out, rows)
+        counts: dict[Decision, int] = {"answer": 0, "suggest": 0, "none": 0}
+        for result in results:
+            counts[result.decision] += 1
+        return counts
+
+    # --- corpora
+
+    def corpora(self) -> list[Corpus]:
+        """All corpora, by name."""
+        return self._store.corpora()
+
+    def corpus(self, name: str) -> Corpus:
+        """The corpus of this name; CorpusNotFoundError where there is none."""
+        return self._store.corpus(name)
+
+    def counts(self, corpus: str) -> CorpusCounts:
+        """How many entries and questions a corpus holds."""
+        return self._store.counts(self._store.corpus(corpus).id)
+
+    def create_corpus(self, name: str, *, title: str | None = None, encoder: str | None = None) -> Corpus:
+        """Make an empty corpus.
+
+        Raises:
+            StoreError: a name that cannot be used, or that is taken.
+            EncoderError: no such encoder on this machine.
+        """
+        return self._store.create_corpus(self._new_corpus(name, title, encoder))
+
+    def set_corpus(
+        self,
+        name: str,
+        *,
+        title: str | None = None,
+        encoder: str | None = None,
+        answer_threshold: float | None = None,
+        suggest_threshold: float | None = None,
+    ) -> Corpus:
+        """Change a corpus. Another encoder takes effect when the next rebuild is published.
+
+        Raises:
+            StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1, or an over-long title.
+            EncoderError: no such encoder on this machine.
+        """
+        corpus = self._store.corpus(name)
+        changes: dict[str, Any] = {}
+        if title is not None:
+            changes["title"] = _check_title(title)
+        if encoder is not None:
+            changes["encoder"] = self._check_encoder(encoder)
+        if answer_threshold is not None:
+            changes["answer_threshold"] = answer_threshold
+        if suggest_threshold is not None:
+            changes["suggest_threshold"] = suggest_threshold
+        answer = changes.get("answer_threshold", corpus.answer_threshold)
+        suggest = changes.get("suggest_threshold", corpus.suggest_threshold)
+        if not -1 <= suggest <= answer <= 1:
+            raise StoreError(f"thresholds: expected -1 ≤ suggest ≤ answer ≤ 1, got suggest {suggest}, answer {answer}")
+        return self._store.set_corpus(name, changes)
+
+    def delete_corpus(self, name: str) -> int:
+        """Delete a corpus with its entries and index versions; how many entries that were."""
+        folder = self._folder(self._store.corpus(name).name)
+        with folder.lock(0):
+            count = self._store.delete_corpus(name)
+        folder.delete()
+        return count
+
+    def _new_corpus(self, name: str, title: str | None = None, encoder: str | None = None) -> Corpus:
+        if not _NAME.fullmatch(name) or name != unicodedata.normalize("NFKC", name).lower():
+            raise StoreError(
+                f"{name!r} cannot name a corpus; expected up to 64 small letters (of any script), digits, - and _"
+            )
+        ref = self._check_encoder(encoder or registry.DEFAULT_ENCODER)
+        start = registry.CHECKPOINTS.get(ref, registry.CHECKPOINTS[registry.DEFAULT_ENCODER])
+        return Corpus(
+            id=0,
+            name=name,
+            title=_check_title(title or name),
+            encoder=ref,
+            answer_threshold=start.answer_threshold,
+            suggest_threshold=start.suggest_threshold,
+            revision=0,
+        )
+
+    def _check_encoder(self, ref: str) -> str:
+        ref = registry.normal_ref(ref)
+        self._encoders.fingerprint(ref)
+        return ref
+
+    # --- entries
+
+    def entry(self, ref: int | str) -> Entry:
+        """An entry by its id, or by CORPUS/KEY.
+
+        Raises:
+            EntryNotFoundError: there is none.
+        """
+        text = str(ref).strip()
+        if text.isdecimal():
+            return self._store.entry(int(text))
+        corpus, slash, key = text.partition("/")
+        if not slash or not key:
+            raise EntryNotFoundError(f"{text!r} names no entry; expected its id, or CORPUS/KEY such as finance/F001")
+        return self._store.entry_by_key(corpus, key)
+
+    def entries(self, corpus: str) -> Iterable[Entry]:
+        """All entries of a corpus, by id, streamed."""
+        return self._store.entries(corpus)
+
+    def add_entry(self, corpus: str, draft: EntryDraft) -> Entry:
+        """Add an entry; the next search finds it.
+
+        Raises:
+            EntryInvalidError: no question, no answer, over length, a key or phrasing that is taken.
+        """
+        self._store.corpus(corpus)
+        return self._store.add_entry(corpus, _checked(draft))
+
+    def edit_entry(self, entry_id: int, **changes: Any) -> Entry:  # noqa: ANN401 - EntryDraft's fields
+        """Change fields of an entry (those of `EntryDraft`); the next search goes by them.
+
+        Raises:
+            EntryNotFoundError: no such entry.
+            EntryInvalidError: as for `add_entry`.
+        """
+        entry = self._store.entry(entry_id)
+        draft = EntryDraft(
+            question=entry.question,
+            answer=entry.answer,
+            similar=entry.similar,
+            key=entry.key,
+            category=entry.category,
+            enabled=entry.enabled,
+            valid_from=entry.valid_from,
+            valid_to=entry.valid_to,
+        )
+        return self._store.edit_entry(entry_id, _checked(replace(draft, **changes)))
+
+    def set_enabled(self, entry_id: int, enabled: bool) -> Entry:
+        """Switch an entry on or off; one that is off is never shown."""
+        return self._store.set_enabled(entry_id, enabled)
+
+    def delete_entry(self, entry_id: int) -> Entry:
+        """Delete an entry with its questions; what it was."""
+        return self._store.delete_entry(entry_id)
+
+    # --- tables
+
+    def import_table(
+        self,
+        path: str | Path,
+        *,
+        corpus: str,
+        mode: ImportMode = "merge",
+        dry_run: bool = False,
+        strict: bool = False,
+        mapping: Mapping[str, Sequence[str]] | None = None,
+        encoding: str | None = None,
+        rejects: str | Path | None = None,
+        sync: bool = True,
+        progress: Progress | None = None,
+    ) -> ImportReport:
+        """Import a FAQ table in one transaction, then bring the index up to date.
+
+        Importing the same file twice changes nothing the second time. The corpus is made if there is none.
+
+        Args:
+            path: CSV, TSV or XLSX.
+            corpus: where to.
+            mode: merge, or replace (entries that the table does not name are removed).
+            dry_run: report what would happen, and save nothing.
+            strict: save nothing if any row is rejected.
+            mapping: field → headers, over the aliases.
+            encoding: over what the bytes suggest.
+            rejects: a file for the rejected rows, written if there are any.
+            sync: whether to rebuild the index afterwards; the entries are found either way.
+            progress: told (stage, done, total).
+
+        Raises:
+            TableError: the file is no table. Nothing was saved.
+            ImportRejectedError: `strict`, and rows were rejected. Nothing was saved.
+            StoreError: the database refused. Nothing was saved.
+        """
+        target = self._new_corpus(corpus)
+        with tables.open_table(path, mapping=mapping, encoding=encoding, progress=progress) as reader:
+            done = self._store.import_entries(
+                target,
+                reader,
+                fields=reader.fields,
+                mode=mode,
+                dry_run=dry_run,
+                strict=strict,
+                progress=progress,
+            )
+            errors = tuple(replace(error, column=reader.title(error.column)) for error in done.errors)
+            if rejects and errors:
+                tables.write_rejects(rejects, reader, errors)
+        report = ImportReport(
+            corpus=corpus,
+            created=done.created,
+            dry_run=dry_run,
+            added=done.added,
+            updated=done.updated,
+            unchanged=done.unchanged,
+            removed=done.removed,
+            rejected=len(errors),
+            errors=errors,
+            notes=reader.info.notes,
+        )
+        if strict and errors:
+            raise ImportRejectedError(
+                f"{len(errors)} rows of {path} were rejected and nothing was saved; the first is line"
+                f" {errors[0].line}: {errors[0].reason}; mend them, or import without --strict",
+                report,
+            )
+        if dry_run or not sync:
+            return report
+        return self._sync(report, progress)
+
+    def _sync(self, report: ImportReport, progress: Progress | None) -> ImportReport:
+        """Rebuild after an import. What fails here does not undo the import: say so instead."""
+        try:
+            rebuilt = self.rebuild(report.corpus, wait=SYNC_WAIT_SECONDS, progress=progress)
+        except IndexBusyError:
+            note = "the index was not synced, as another process is rebuilding it; the entries are found already"
+            return replace(report, notes=(*report.notes, note))
+        return replace(report, index_version=rebuilt.version, notes=(*report.notes, *rebuilt.notes))
+
+    def export_table(self, out: str | Path | IO[str], *, corpus: str, lang: str = "zh") -> int:
+        """Write a whole corpus as a table that imports to the same corpus; how many entries."""
+        count, numbered = 0, 0
+        for entry in self._store.entries(corpus):
+            count += 1
+            if tables.needs_numbered(entry.similar):
+                numbered = max(numbered, len(entry.similar))
+        tables.write_entries(out, self._store.entries(corpus), numbered=numbered, lang=lang)
+        return count
+
+    # --- index
+
+    def rebuild(
+        self, corpus: str, *, full: bool = False, wait: float = 0.0, progress: Progress | None = None
+    ) -> RebuildReport:
+        """Bring a corpus's index up to date and publish it as a new version.
+
+        A rebuild is a set difference: vectors of questions that are still stored are kept, missing ones are
+        encoded, the rest is dropped. Where nothing has changed, nothing is written. A damaged
+        version, or one of another encoder or normalisation, is built anew.
+
+        Args:
+            corpus: which.
+            full: encode every question again.
+            wait: seconds to wait for another process that rebuilds this index.
+            progress: told ("encoding", questions done, all of them).
+
+        Raises:
+            IndexBusyError: another process is at it.
+            EncoderError: the corpus's encoder cannot be loaded.
+        """
+        from faqsearch.index import QuestionIndex
+
+        started = time.perf_counter()
+        folder = self._folder(self._store.corpus(corpus).name)
+        with folder.lock(wait):
+            found = self._store.corpus(corpus)
+            fingerprint = self._encoders.fingerprint(found.encoder)
+            revision, ids = self._store.question_ids(found.id)
+            base, version, notes = self._base(folder, found, fingerprint, full)
+            dropped = 0
+            missing = ids
+            if base is not None and version is not None:
+                missing = np.setdiff1d(ids, base.ids, assume_unique=True)
+                dropped = base.keep(ids)
+                if not len(missing) and not dropped:
+                    return RebuildReport(
+                        corpus,
+                        version.version,
+                        False,
+                        False,
+                        len(ids),
+                        0,
+                        0,
+                        time.perf_counter() - started,
+                        notes,
+                    )
+            encoder = self._encoders.get(found.encoder, fingerprint)
+            index = base if base is not None else QuestionIndex(encoder.dim)
+            kept = len(index)
+            self._encode_into(index, encoder, missing, progress)
+            published = folder.publish(
+                index,
+                IndexVersion(
+                    version="",
+                    corpus=corpus,
+                    encoder=found.encoder,
+                    fingerprint=fingerprint,
+                    normalisation=NORMALISATION,
+                    dim=index.dim,
+                    count=len(index),
+                    sha256="",
+                    revision=revision,
+                    last_question_id=int(ids[-1]) if len(ids) else 0,
+                    created_at=datetime.now(timezone.utc),
+                ),
+            )
+            folder.prune(self.settings.keep_versions)
+        seconds = time.perf_counter() - started
+        encoded = len(index) - kept
+        return RebuildReport(corpus, published.version, True, base is None, kept, encoded, dropped, seconds, notes)
+
+    def _base(
+        self, folder: IndexFolder, corpus: Corpus, fingerprint: str, full: bool
+    ) -> tuple[QuestionIndex | None, IndexVersion | None, tuple[str, ...]]:
+        """The current version to build on, or why there is none."""
+        if full:
+            return None, None, ()
+        try:
+            name = folder.current()
+            if name is None:
+                return None, None, ()
+            version = folder.manifest(name)
+            if version.fingerprint != fingerprint or version.encoder != corpus.encoder:
+                return None, None, (f"built in full: the encoder is now {corpus.encoder}",)
+            if version.normalisation != NORMALISATION:
+                return None, None, (f"built in full: text normalisation is now {NORMALISATION}",)
+            return folder.load(version), version, ()
+        except IndexFileError as exc:
+            return None, None, (f"built in full: {str(exc).split('; run ')[0]}",)
+
+    def _encode_into(
+        self,
+        index: QuestionIndex,
+        encoder: Encoder,
+        missing: npt.NDArray[np.int64],
+        progress: Progress | None,
+    ) -> None:
+        """Encode these questions and add them; those deleted meanwhile are left out."""
+        for start in range(0, len(missing), _ENCODED_AT_ONCE):
+            rows = self._store.folded(missing[start : start + _ENCODED_AT_ONCE].tolist())
+
+            def report(stage: str, done: int, _total: int | None, start: int = start) -> None:
+                if progress:
+                    progress(stage, start + done, len(missing))
+
+            vectors = encoder.encode([text for _, text in rows], progress=report)
+            index.add(np.array([question_id for question_id, _ in rows], dtype=np.int64), vectors)
+
+    def index_versions(self, corpus: str) -> list[IndexVersion]:
+        """The index versions of a corpus, oldest first."""
+        return self._folder(self._store.corpus(corpus).name).versions()
+
+    def verify_index(self, corpus: str, version: str | None = None) -> VerifyReport:
+        """Check an index version (the current one) against its checksum, its encoder and the database."""
+        found = self._store.corpus(corpus)
+        folder = self._folder(corpus)
+        problems: list[str] = []
+        try:
+            name = version or folder.current()
+            if name is None:
+                raise IndexFileError(f"no index has been built; run `faqsearch rebuild {corpus}`")
+            manifest = folder.manifest(name)
+            ids = folder.load(manifest).ids
+        except IndexFileError as exc:
+            return VerifyReport(corpus, version or "", 0, self._store.counts(found.id).questions, 0, (str(exc),))
+        _, stored = self._store.question_ids(found.id)
+        lost = np.setdiff1d(stored[stored <= manifest.last_question_id], ids)
+        if len(lost):
+            problems.append(f"{len(lost)} questions are missing from it; run `faqsearch rebuild {corpus}`")
+        try:
+            if self._encoders.fingerprint(manifest.encoder) != manifest.fingerprint:
+                problems.append(f"encoder {manifest.encoder!r} has changed since; run `faqsearch rebuild {corpus}`")
+        except EncoderError as exc:
+            problems.append(str(exc))
+        if manifest.normalisation != NORMALISATION:
+            problems.append(f"text normalisation has changed since; run `faqsearch rebuild {corpus}`")
+        pending = int((stored > manifest.last_question_id).sum())
+        stale = len(np.setdiff1d(ids, stored))
+        return VerifyReport(corpus, name, len(ids), pending, stale, tuple(problems))
+
+    def rollback_index(self, corpus: str, version: str | None = None) -> IndexVersion:
+        """Make an earlier version (the one before the current one) current again.
+
+        Answers do not go back with it: they come from the database. The next rebuild goes forward again.
+
+        Raises:
+            IndexFileError: there is no such version, or it is damaged.
+        """
+        folder = self._folder(self._store.corpus(corpus).name)
+        with folder.lock(SYNC_WAIT_SECONDS):
+            current = folder.current()
+            if version is None:
+                names = folder.names()
+                earlier = names[: names.index(current)] if current in names else names
+                if not earlier:
+                    raise IndexFileError(f"corpus {corpus!r} has no earlier index version to go back to")
+                version = earlier[-1]
+            if version not in folder.names():
+                raise IndexFileError(f"no index version {version!r}; there are {', '.join(folder.names()) or 'none'}")
+            manifest = folder.manifest(version)
+            folder.check(manifest)
+            folder.set_current(version)
+            return replace(manifest, current=True)
+
+    def prune_index(self, corpus: str, keep: int) -> list[str]:
+        """Delete the oldest index versions beyond the last `keep`; their names. The current one stays."""
+        folder = self._folder(self._store.corpus(corpus).name)
+        with folder.lock(SYNC_WAIT_SECONDS):
+            return folder.prune(keep)
+
+    def _folder(self, corpus: str) -> IndexFolder:
+        from faqsearch.index import IndexFolder
+
+        return IndexFolder(self.settings.index_dir, corpus)
+
+    # --- judging
+
+    def hit_test(self, path: str | Path, *, corpus: str, progress: Progress | None = None) -> HitTestReport:
+        """Search for every query of a table of hit tests and compare with what it should find.
+
+        Raises:
+            TableError: no such table, or a key that the corpus does not have.
+        """
+        tests = tables.read_hit_tests(path)
+        found = self._store.corpus(corpus)
+        expected = self._store.entry_ids(found.id, [test.expected for test in tests if test.expected])
+        for test in tests:
+            if test.expected and test.expected not in expected:
+                raise TableError(f"{path}, line {test.line}: corpus {corpus!r} has no entry {test.expected!r}")
+        queries = [test.query for test in tests]
+        results = self.search_many(queries, corpus=corpus, k=10, log=False, progress=progress)
+        ranks: list[int | None] = []
+        scores, labels, misses = [], [], []
+        tally = dict.fromkeys(
+            ("right", "wrong", "suggested", "refused", "false_answers", "false_suggestions", "true_nones"), 0
+        )
+        for test, result in zip(tests, results, strict=True):
+            wanted = expected[test.expected] if test.expected else None
+            rank = next((hit.rank for hit in result.hits if hit.entry_id == wanted), None)
+            scores.append(result.hits[0].score if result.hits else -1.0)
+            labels.append(wanted is not None)
+            if wanted is not None:
+                ranks.append(rank)
+            outcome = _outcome(wanted is not None, rank, result.decision)
+            tally[outcome] += 1
+            if outcome in ("wrong", "refused", "false_answers") or (wanted is not None and rank != 1):
+                top = result.hits[0] if result.hits else None
+                misses.append(
+                    Miss(
+                        line=test.line,
+                        query=test.query,
+                        expected=test.expected,
+                        expected_rank=rank,
+                        decision=result.decision,
+                        score=scores[-1],
+                        found=(top.key or top.question) if top else None,
+                        matched_question=top.matched_question if top else "",
+                    )
+                )
+        return HitTestReport(
+            corpus=corpus,
+            queries=len(tests),
+            answerable=len(ranks),
+            accuracy_at_1=evaluate.accuracy_at_k(ranks, 1),
+            accuracy_at_5=evaluate.accuracy_at_k(ranks, 5),
+            mrr_at_10=evaluate.mrr_at_k(ranks, 10),
+            auc=evaluate.roc_auc(scores, labels),
+            answer_threshold=found.answer_threshold,
+            suggest_threshold=found.suggest_threshold,
+            misses=tuple(misses),
+            **tally,
+        )
+
+    def status(self) -> Status:
+        """The health report: quick, and without loading an encoder or reading index files whole."""
+        from faqsearch import __version__
+        from faqsearch.encoder import resolve_device
+        from faqsearch.index import faiss_build
+
+        return Status(
+            version=__version__,
+            database=str(self.settings.database_path),
+            index_dir=str(self.settings.index_dir),
+            device=resolve_device(self.settings.device),
+            faiss=faiss_build(),
+            corpora=tuple(self._corpus_status(corpus) for corpus in self._store.corpora()),
+        )
+
+    def _corpus_status(self, corpus: Corpus) -> CorpusStatus:
+        folder = self._folder(corpus.name)
+        counts = self._store.counts(corpus.id)
+        problems: list[str] = []
+        version = None
+        try:
+            name = folder.current()
+            if name is not None:
+                version = folder.manifest(name)
+            elif counts.questions:
+                problems.append(f"no index has been built; run `faqsearch rebuild {corpus.name}`")
+        except IndexFileError as exc:
+            problems.append(str(exc))
+        for ref in {corpus.encoder, version.encoder if version else corpus.encoder}:
+            try:
+                registry.resolve(ref)
+            except FaqSearchError as exc:
+                problems.append(str(exc))
+        age = (datetime.now(timezone.utc) - version.created_at).total_seconds() if version else None
+        return CorpusStatus(
+            name=corpus.name,
+            title=corpus.title,
+            encoder=corpus.encoder,
+            counts=counts,
+            index_version=version.version if version else None,
+            index_age_seconds=age,
+            indexed=version.count if version else 0,
+            pending=self._store.count_pending(corpus.id, version.last_question_id if version else 0),
+            problems=tuple(problems),
+        )
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+_BATCH_HEADER = [
+    *(
+        "line",
+        "query",
+        "decision",
+        "rank",
+        "score",
+        "entry_id",
+        "key",
+        "question",
+        "matched_question",
+        "answer",
+    ),
+    "category",
+]
+
+
+def _batch_row(line: int, result: SearchResult, hit: Hit | None) -> list[str]:
+    start = [str(line), result.query, result.decision]
+    if hit is None:
+        return [*start, *[""] * (len(_BATCH_HEADER) - len(start))]
+    return [
+        *(*start, str(hit.rank), f"{hit.score:.4f}", str(hit.entry_id), hit.key or ""),
+        *(hit.question, hit.matched_question, hit.answer, hit.category),
+    ]
+
+
+def _check_title(title: str) -> str:
+    title = title.strip()
+    if not title or len(title) > LABEL_LIMIT:
+        raise StoreError(f"a title has 1 to {LABEL_LIMIT} characters, this one has {len(title)}")
+    return title
+
+
+def _checked(draft: EntryDraft) -> EntryDraft:
+    draft = tables.tidy_draft(draft)
+    if problem := tables.check_draft(draft):
+        raise EntryInvalidError(f"{problem[0]}: {problem[1]}")
+    return draft
+
+
+def _outcome(answerable: bool, rank: int | None, decision: Decision) -> str:
+    """Which of a hit test report's counts a query belongs to."""
+    if not answerable:
+        return {"answer": "false_answers", "suggest": "false_suggestions", "none": "true_nones"}[decision]
+    if decision == "answer":
+        return "right" if rank == 1 else "wrong"
+    return "suggested" if decision == "suggest" else "refused"
