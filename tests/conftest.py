@@ -1,0 +1,65 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from fakes import FakeEncoder, FakeSource
+
+from faqsearch import FaqSearch, Settings
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = {"general": "general", "open-domain": "open_domain", "finance": "finance"}
+
+# No test may reach a network: a missing checkpoint must be told, not fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests do not count."""
+    for name in list(os.environ):
+        if name.startswith("FAQSEARCH_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    """Fake encoders: `embedded` (every corpus's default) and `other`."""
+    return FakeSource()
+
+
+@pytest.fixture
+def encoder(source: FakeSource) -> FakeEncoder:
+    """The fake encoder of the corpora."""
+    return source.encoders["embedded"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with everything under a new folder."""
+    return Settings.load(tmp_path / "home")
+
+
+@pytest.fixture
+def faq(settings: Settings, source: FakeSource) -> Iterator[FaqSearch]:
+    """A service over a new database, with the fake encoders."""
+    with FaqSearch.open(settings, encoders=source) as service:
+        yield service
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows of cells as a CSV file: write_table(["question", "answer"], ["q", "a"], name="x.csv")."""
+    import csv
+
+    def write(*rows: Sequence[str], name: str = "table.csv", encoding: str = "utf-8") -> Path:
+        path = tmp_path / name
+        with path.open("w", encoding=encoding, newline="") as handle:
+            csv.writer(handle).writerows(rows)
+        return path
+
+    return write

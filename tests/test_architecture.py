@@ -1,0 +1,129 @@
+"""The plan that the code keeps to: which module may know which, and what a program may rely on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import faqsearch
+
+PACKAGE = Path(faqsearch.__file__).parent
+MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
+
+# What each module may import of the package while it loads or later. Arrows point one way.
+LEAVES = {"errors", "model", "text"}
+MAY_IMPORT = {
+    "errors": {"model"},  # for type checking alone
+    "model": set(),
+    "text": set(),
+    "settings": {"errors"},
+    "evaluate": set(),
+    "files": {"errors", "model"},
+    "tables": LEAVES | {"files"},
+    "staging": LEAVES,
+    "store": LEAVES | {"staging"},
+    "encoder": LEAVES,
+    "registry": {"errors", "encoder"},
+    "index": LEAVES,
+    "search": LEAVES | {"store", "index", "encoder"},
+    "service": LEAVES | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "search"},
+    "cli": LEAVES | {"settings", "tables", "service"},
+    "__main__": {"cli"},
+    "__init__": LEAVES | {"settings", "registry", "service"},
+}
+# The one user of each library, migrations aside.
+ONLY_USERS = {
+    "torch": {"encoder"},
+    "transformers": {"encoder"},
+    "faiss": {"index"},
+    "filelock": {"index"},
+    "sqlalchemy": {"store", "staging"},
+    "alembic": {"store"},
+    "openpyxl": {"files"},
+    "csv": {"files"},
+    "opencc": {"text"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "huggingface_hub": {"registry"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            base = node.module or ""
+            found |= {f"{base}.{alias.name}" if base == "faqsearch" else base for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_one_way(name: str) -> None:
+    inside = {item.split(".")[1] for item in imports(MODULES[name]) if item.startswith("faqsearch.")}
+    assert inside & set(MODULES) <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_USERS))
+def test_a_library_has_one_user(library: str) -> None:
+    users = {name for name, path in MODULES.items() if any(item.split(".")[0] == library for item in imports(path))}
+    assert users == ONLY_USERS[library]
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = {name for name, path in MODULES.items() if "environ" in path.read_text(encoding="utf-8")}
+    assert readers == {"settings"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(faqsearch.__all__) == [
+        "Corpus",
+        "Entry",
+        "EntryDraft",
+        "FaqSearch",
+        "FaqSearchError",
+        "Hit",
+        "ImportReport",
+        "IndexVersion",
+        "Question",
+        "SearchResult",
+        "Settings",
+        "__version__",
+        "load_encoder",
+        "normalise",
+    ]
+    for name in faqsearch.__all__:
+        assert getattr(faqsearch, name) is not None
+    assert dir(faqsearch) == sorted(faqsearch.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Searcher'"):
+        faqsearch.Searcher  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize("statement", ["import faqsearch", "from faqsearch import *", "import faqsearch.cli"])
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    code = (
+        f"{statement}\nimport sys\nprint(*sorted({{'torch', 'faiss', 'streamlit', 'transformers'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_schema_number_is_the_newest_migration() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    from faqsearch.store import SCHEMA
+
+    config = Config()
+    config.set_main_option("script_location", str(PACKAGE / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA
