@@ -19,7 +19,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 
 import faqsearch
@@ -191,7 +190,7 @@ def rebuild(
     (or waits, --wait). A search goes on meanwhile, and switches to the new version once it is complete.
     """
     if bool(names) == all_:
-        raise click.UsageError("name the corpora to rebuild, or give --all")
+        raise typer.BadParameter("name the corpora to rebuild, or give --all")
     with _service() as faq, _progress() as progress:
         corpora = [corpus.name for corpus in faq.corpora()] if all_ else list(dict.fromkeys(names or []))
         reports, failed = [], []
@@ -238,9 +237,9 @@ def search(
     The decision is `answer` (sure enough), `suggest` (only something near) or `none`, by the corpus's thresholds.
     """
     if (query is None) == (batch is None):
-        raise click.UsageError("give a QUERY, or --batch FILE")
+        raise typer.BadParameter("give a QUERY, or --batch FILE")
     if (batch is None) != (output is None):
-        raise click.UsageError("--batch FILE and -o OUT.csv go together")
+        raise typer.BadParameter("--batch FILE and -o OUT.csv go together")
     with _service() as faq, _progress() as progress:
         if batch and output:
             counts = faq.search_file(batch, output, corpus=corpus, k=k or 1, progress=progress)
@@ -361,7 +360,7 @@ def corpus_set(
         "suggest_threshold": suggest_threshold,
     }
     if all(value is None for value in changes.values()):
-        raise click.UsageError("nothing to set; give --title, --encoder, --answer-threshold or --suggest-threshold")
+        raise typer.BadParameter("nothing to set; give --title, --encoder, --answer-threshold or --suggest-threshold")
     with _service() as faq:
         before = faq.corpus(name).encoder
         after = faq.set_corpus(name, **changes)  # type: ignore[arg-type] # each has its own type
@@ -462,11 +461,11 @@ def entry_edit(
             texts = list(similar or entry.similar)
             for text in remove_similar or []:
                 if text not in texts:
-                    raise click.UsageError(f"entry {entry.id} has no similar question {text!r}")
+                    raise typer.BadParameter(f"entry {entry.id} has no similar question {text!r}")
                 texts.remove(text)
             changes["similar"] = (*texts, *(add_similar or ()))
         if not changes:
-            raise click.UsageError("nothing to change; see --help")
+            raise typer.BadParameter("nothing to change; see --help")
         _print_entry(faq.edit_entry(entry.id, **changes), as_json)
 
 
@@ -586,7 +585,7 @@ def _mapping(items: list[str]) -> dict[str, list[str]]:
     for item in items:
         field, equals, column = item.partition("=")
         if not equals or field not in FIELDS or not column:
-            raise click.UsageError(f"--map {item}: expected FIELD=COLUMN with a field of {', '.join(FIELDS)}")
+            raise typer.BadParameter(f"--map {item}: expected FIELD=COLUMN with a field of {', '.join(FIELDS)}")
         mapping.setdefault(field, []).append(column)
     return mapping
 
@@ -601,14 +600,14 @@ def _when(text: str | None, *, end: bool = False) -> datetime | None:
     try:
         return parse_when(text, end=end)
     except ValueError as exc:
-        raise click.UsageError(str(exc)) from exc
+        raise typer.BadParameter(str(exc)) from exc
 
 
 def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("cannot ask without a terminal; give --yes")
+        raise typer.BadParameter("cannot ask without a terminal; give --yes")
     typer.confirm(question, abort=True, err=True)
 
 
@@ -825,11 +824,17 @@ def _progress() -> Iterator[Progress | None]:
 # --- errors --------------------------------------------------------------------------------------
 
 
+def _utf8_streams() -> None:
+    """Chinese text must come out whatever the locale says: in UTF-8, unless a terminal speaks another such encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        keep = stream.isatty() and stream.encoding.lower() in ("gbk", "gb2312", "gb18030", "cp936", "big5", "cp950")
+        encoding = stream.encoding if keep else "utf-8"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr] # text streams
+
+
 def main() -> None:
     """Run the command line: the one place where an error becomes a line on stderr and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # Chinese text must come out whatever the locale says.
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr] # text streams
+    _utf8_streams()
     try:
         app()
     except FaqSearchError as exc:

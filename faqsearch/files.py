@@ -354,11 +354,10 @@ def write_cells(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> Non
                 _write_xlsx(handle, rows)
             else:
                 # With a BOM, as spreadsheets take a CSV file without one for the system's old encoding.
-                with io.TextIOWrapper(handle, encoding="utf-8-sig", newline="", write_through=True) as text:
-                    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-                    text.flush()
-                    text.detach()
+                text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
+                delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+                csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+                text.detach()  # flushes, and leaves the file open for its own end
     except OSError as exc:
         raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 

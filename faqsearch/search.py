@@ -237,12 +237,12 @@ class Searcher:
 
 def _check_query(text: str) -> str:
     query = text.strip()
-    if not normalise(query):
-        raise QueryError("the query is empty; expected a question")
     if len(query) > QUERY_LIMIT:
         raise QueryError(f"the query has {len(query):,} characters; at most {QUERY_LIMIT:,} are allowed")
     if any(0xD800 <= ord(char) <= 0xDFFF for char in query):
         raise QueryError("the query holds bytes that are no text; expected UTF-8")
+    if not normalise(query):
+        raise QueryError("the query is empty; expected a question")
     return query
 
 

@@ -47,7 +47,6 @@ ONLY_USERS = {
     "csv": {"files"},
     "opencc": {"text"},
     "typer": {"cli"},
-    "click": {"cli"},
     "huggingface_hub": {"registry"},
 }
 

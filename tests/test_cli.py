@@ -1,0 +1,358 @@
+"""The command line: what is printed where, exit codes, and that no error is ever a traceback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from fakes import FakeEncoder, FakeSource
+
+from faqsearch import cli, service
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: FakeSource, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process, with fake encoders, under its own home folder."""
+    monkeypatch.setattr(service, "_Registry", lambda settings: source)
+    monkeypatch.setattr(cli, "_utf8_streams", lambda: None)  # the captured streams are not the real ones
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object, home: str = "home") -> Done:
+        monkeypatch.setattr(sys, "argv", ["faqsearch", "--home", home, *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def imported(run: Run, write_table: Callable[..., Path], encoder: FakeEncoder) -> Run:
+    """Three entries in the corpus `bank`, and queries at chosen scores."""
+    table = write_table(
+        ["编号", "标准问", "相似问", "答案", "分类"],
+        ["B1", "怎么提前还款", "想早点把贷款还了\n提前结清", "打开“贷款”。\n点提前还款。", "贷款"],
+        ["B2", "临时额度怎么申请", "", "在 App 申请。", "信用卡"],
+        ["B3", "固定额度怎么申请", "", "满半年后申请。", "信用卡"],
+    )
+    assert run("import", table, "--corpus", "bank").code == 0
+    encoder.place("我要早点还钱", "提前结清", 0.95)
+    encoder.place("额度不够用", "临时额度怎么申请", 0.85)
+    encoder.place("天气好吗", "怎么提前还款", 0.5)
+    return run
+
+
+def test_import_prints_its_counts_and_notes_on_the_right_streams(run: Run, write_table: Callable[..., Path]) -> None:
+    table = write_table(["问题", "回答", "备注"], ["问一", "答一", "x"], ["问二", "答二", "y"])
+    done = run("import", table, "--corpus", "new")
+    assert (done.code, done.out) == (0, "new (new corpus): 2 added, 0 updated, 0 unchanged, 0 removed, 0 rejected\n")
+    assert done.err.splitlines()[0] == "columns not used: 备注"
+    again = run("import", table, "--corpus", "new")
+    assert again.out == "new: 0 added, 0 updated, 2 unchanged, 0 removed, 0 rejected\n"
+
+
+def test_import_as_json_is_one_object(run: Run, write_table: Callable[..., Path]) -> None:
+    done = run("import", write_table(["q", "a"], ["问", "答"], ["", "答"]), "-c", "new", "--json")
+    report = done.json
+    assert done.code == 3
+    counts = {name: report[name] for name in ("added", "updated", "unchanged", "removed", "rejected", "created")}
+    assert counts == {"added": 1, "updated": 0, "unchanged": 0, "removed": 0, "rejected": 1, "created": True}
+    assert report["errors"] == [{"line": 3, "column": "q", "reason": "no question", "key": None, "question": None}]
+    assert report["index_version"].startswith("000001-")
+
+
+def test_rejected_rows_are_named_counted_and_written_out(
+    run: Run, write_table: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = write_table(["q", "a"], ["好", "答"], ["没有答案", ""], *([f"空{n}", ""] for n in range(25)))
+    out = tmp_path / "rejects.csv"
+    done = run("import", table, "-c", "new", "--rejects", out)
+    assert done.code == 3
+    assert "line 3, a: no answer" in done.err.splitlines()
+    assert "… and 6 more; --rejects OUT.csv writes them all" in done.err.splitlines()
+    with out.open(encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.reader(handle))
+    assert rows[:2] == [["line", "column", "reason", "q", "a"], ["3", "a", "no answer", "没有答案", ""]]
+    assert len(rows) == 27
+
+
+def test_strict_saves_nothing_and_fails(run: Run, write_table: Callable[..., Path]) -> None:
+    done = run("import", write_table(["q", "a"], ["好", "答"], ["坏", ""]), "-c", "new", "--strict")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: 1 rows of ")
+    assert run("corpus", "list", "--json").json == {"corpora": []}
+
+
+def test_dry_run_and_no_sync(run: Run, write_table: Callable[..., Path], encoder: FakeEncoder) -> None:
+    table = write_table(["q", "a"], ["好", "答"])
+    done = run("import", table, "-c", "new", "--dry-run")
+    assert done.out.startswith("new (new corpus): 1 added")
+    assert "dry run: nothing was saved" in done.err
+    assert run("corpus", "show", "new").code == 1
+    run("import", table, "-c", "new", "--no-sync")
+    assert encoder.encoded == []
+    assert run("search", "好", "-c", "new", "--json").json["hits"][0]["score"] == 1.0
+
+
+def test_columns_are_mapped_by_hand(run: Run, write_table: Callable[..., Path]) -> None:
+    table = write_table(["客户怎么说", "话术", "别名"], ["问", "答", "另一问"])
+    assert run("import", table, "-c", "new").code == 1
+    done = run(
+        "import", table, "-c", "new", "--map", "question=客户怎么说", "--map", "answer=话术", "--map", "similar=别名"
+    )
+    assert done.code == 0
+    assert run("search", "另一问", "-c", "new", "--json").json["hits"][0]["question"] == "问"
+    assert run("import", table, "-c", "new", "--map", "frage=x").code == 2
+
+
+def test_search_shows_decision_question_match_and_answer(imported: Run) -> None:
+    done = imported("search", "我要早点还钱", "-c", "bank", "-k", "2")
+    lines = done.out.splitlines()
+    assert lines[0] == "answer"
+    assert "1. 怎么提前还款  [0.950] (B1, 贷款)" in lines
+    assert "   matched: 提前结清" in lines
+    assert lines[4:6] == ["   打开“贷款”。", "   点提前还款。"]
+    assert imported("search", "额度不够用", "-c", "bank").out.startswith("suggest: ")
+    assert imported("search", "天气好吗", "-c", "bank").out.startswith("none")
+
+
+def test_search_as_json_has_exactly_the_promised_fields(imported: Run) -> None:
+    result = imported("search", "我要早点还钱", "-c", "bank", "-k", "1", "--json").json
+    assert list(result) == ["query", "corpus", "decision", "hits", "index_version", "took_ms"]
+    assert list(result["took_ms"]) == ["encode", "search", "fetch", "total"]
+    assert result["hits"] == [
+        {
+            "rank": 1,
+            "score": 0.95,
+            "entry_id": 1,
+            "key": "B1",
+            "question": "怎么提前还款",
+            "matched_question": "提前结清",
+            "answer": "打开“贷款”。\n点提前还款。",
+            "category": "贷款",
+        }
+    ]
+
+
+def test_a_batch_of_queries_becomes_a_table(imported: Run, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("我要早点还钱\r\n\r\n天气好吗\n", encoding="gb18030")
+    done = imported("search", "--batch", queries, "-c", "bank", "-o", tmp_path / "out.csv")
+    assert done.out.startswith("2 queries: 1 answer, 0 suggest, 1 none")
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["line"], row["query"], row["decision"], row["key"], row["score"]) for row in rows] == [
+        ("1", "我要早点还钱", "answer", "B1", "0.9500"),
+        ("3", "天气好吗", "none", "B1", "0.5000"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("search", "-c", "bank"),
+        ("search", "x", "--batch", "y", "-c", "bank", "-o", "z"),
+        ("search", "--batch", "y", "-c", "bank"),
+        ("search", "x", "-c", "bank", "-k", "0"),
+        ("rebuild",),
+        ("rebuild", "bank", "--all"),
+        ("corpus", "set", "bank"),
+        ("corpus", "set", "bank", "--answer-threshold", "1.5"),
+        ("entry", "edit", "1"),
+        ("entry", "edit", "1", "--valid-from", "gestern"),
+        ("entry", "delete", "1"),
+        ("frobnicate",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(imported: Run, args: tuple[str, ...]) -> None:
+    assert imported(*args).code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("search", "x", "-c", "nope"), "error: no corpus 'nope'; there are bank"),
+        (("search", "   ", "-c", "bank"), "error: the query is empty; expected a question"),
+        (("import", "nope.csv", "-c", "bank"), "error: nope.csv does not exist; check the path"),
+        (("entry", "show", "99"), "error: no entry 99; `faqsearch search` and `export` show the entries' ids"),
+        (("entry", "show", "bank/B9"), "error: corpus 'bank' has no entry with the key 'B9'"),
+        (("corpus", "create", "../x"), "error: '../x' cannot name a corpus; expected up to 64 small letters"),
+        (("corpus", "set", "bank", "--encoder", "nope"), "error: no encoder 'nope' on this machine; expected"),
+        (("corpus", "set", "bank", "--suggest-threshold", "0.99"), "error: thresholds: expected -1 ≤ suggest"),
+        (("index", "rollback", "-c", "bank"), "error: corpus 'bank' has no earlier index version to go back to"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(imported: Run, args: tuple[str, ...], message: str) -> None:
+    done = imported(*args)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(message)
+    assert len(done.err.splitlines()) == 1
+
+
+def test_an_entry_from_its_making_to_its_end(imported: Run) -> None:
+    added = imported(
+        *("entry", "add", "-c", "bank", "--question", "怎么销卡", "--similar", "不想要卡了", "--answer", "去网点。"),
+        *("--key", "B4", "--valid-to", "2999-01-31", "--json"),
+    ).json
+    assert (added["id"], added["similar"], added["valid_to"]) == (4, ["不想要卡了"], "2999-01-31T23:59:59")
+    assert imported("search", "怎么销卡", "-c", "bank", "--json").json["hits"][0]["entry_id"] == 4
+    edited = imported("entry", "edit", "bank/B4", "--answer", "打电话。", "--add-similar", "注销卡片", "--json").json
+    assert (edited["answer"], edited["similar"]) == ("打电话。", ["不想要卡了", "注销卡片"])
+    imported("entry", "disable", "4")
+    assert imported("search", "注销卡片", "-c", "bank", "--json").json["decision"] == "none"
+    imported("entry", "enable", "4")
+    assert imported("search", "注销卡片", "-c", "bank", "--json").json["hits"][0]["answer"] == "打电话。"
+    taken = imported("entry", "edit", "4", "--question", "提前结清")
+    assert (taken.code, taken.err) == (
+        1,
+        "error: question: '提前结清' leads to another entry already: entry 1 (key 'B1')\n",
+    )
+    assert imported("entry", "delete", "4", "--yes").out == "deleted entry 4\n"
+    assert imported("entry", "show", "4").code == 1
+
+
+def test_export_and_import_give_the_same_corpus(imported: Run, tmp_path: Path) -> None:
+    imported("export", "-c", "bank", "-o", tmp_path / "out.xlsx")
+    assert imported("import", tmp_path / "out.xlsx", "-c", "copy").out.startswith("copy (new corpus): 3 added")
+    first, second = (imported("export", "-c", name).out for name in ("bank", "copy"))
+    assert first == second
+    assert first.splitlines()[0] == "编号,标准问,相似问,答案,分类,启用,生效时间,失效时间"
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_template_imports_as_it_is(run: Run, tmp_path: Path, lang: str) -> None:
+    assert run("template", "--lang", lang, "-o", tmp_path / "t.csv").code == 0
+    assert run("import", tmp_path / "t.csv", "-c", "new").out.startswith("new (new corpus): 2 added, 0 updated")
+
+
+def test_rebuild_says_what_it_did(imported: Run) -> None:
+    assert imported("rebuild", "bank").out.startswith("bank: up to date, version 000001-")
+    imported("entry", "delete", "2", "--yes")
+    assert ", 4 kept, 0 encoded, 1 dropped, " in imported("rebuild", "--all").out
+    report = imported("rebuild", "bank", "--full", "--json").json
+    assert (report["failed"], report["rebuilt"][0]["encoded"], report["rebuilt"][0]["full"]) == ([], 4, True)
+
+
+def test_index_versions_are_listed_verified_rolled_back_and_pruned(imported: Run, tmp_path: Path) -> None:
+    imported("rebuild", "bank", "--full")
+    versions = imported("index", "list", "-c", "bank", "--json").json["versions"]
+    assert [version["current"] for version in versions] == [False, True]
+    assert imported("index", "rollback", "-c", "bank", "--json").json["version"] == versions[0]["version"]
+    assert imported("index", "verify", "-c", "bank").out.endswith(": 5 questions, 0 pending, 0 deleted since\n")
+    assert imported("index", "prune", "-c", "bank", "--keep", "1", "--json").json["deleted"] == []
+    folder = tmp_path / "home" / "indexes" / "bank" / "versions" / versions[0]["version"]
+    (folder / "index.faiss").write_bytes(b"damaged")
+    broken = imported("index", "verify", "-c", "bank")
+    assert (broken.code, broken.out) == (1, "")
+    assert "is damaged" in broken.err
+    assert imported("search", "怎么提前还款", "-c", "bank").code == 1
+    assert imported("rebuild", "bank").code == 0
+    assert imported("index", "verify", "-c", "bank", "--json").json["ok"] is True
+
+
+def test_status_reports_health_and_fails_with_a_problem(imported: Run, tmp_path: Path) -> None:
+    report = imported("status", "--json")
+    assert (report.code, report.json["ok"]) == (0, True)
+    assert report.json["corpora"][0]["counts"] == {"entries": 3, "enabled": 3, "questions": 5}
+    (tmp_path / "home" / "indexes" / "bank" / "current").write_text("nonsense")
+    done = imported("status")
+    assert done.code == 1
+    assert "run `faqsearch rebuild bank`" in done.err
+
+
+def test_hit_test_prints_figures_and_misses(imported: Run, write_table: Callable[..., Path]) -> None:
+    tests = write_table(["query", "key"], ["我要早点还钱", "B1"], ["额度不够用", "B3"], ["天气好吗", ""], name="h.csv")
+    done = imported("hit-test", tests, "-c", "bank")
+    assert done.out.splitlines()[1].split() == [
+        "bank",
+        "3",
+        "2",
+        "50.0",
+        "100.0",
+        *done.out.splitlines()[1].split()[5:],
+    ]
+    assert "1 misses:" in done.out
+    assert "  line 3: 额度不够用" in done.out
+    report = imported("hit-test", tests, "-c", "bank", "--json").json
+    assert (report["right"], report["suggested"], report["true_nones"], report["auc"]) == (1, 1, 1, 1.0)
+
+
+def test_a_corpus_is_made_changed_and_deleted(imported: Run) -> None:
+    made = imported("corpus", "create", "新卡", "--title", "新卡业务", "--json").json
+    assert (made["name"], made["title"], made["encoder"]) == ("新卡", "新卡业务", "embedded")
+    changed = imported("corpus", "set", "新卡", "--answer-threshold", "0.95", "--encoder", "other", "--json")
+    assert changed.json["answer_threshold"] == 0.95
+    assert "run `faqsearch rebuild 新卡`" in changed.err
+    assert imported("corpus", "delete", "新卡").code == 2
+    assert imported("corpus", "delete", "新卡", "--yes").out == "deleted 新卡 with 0 entries\n"
+    assert [row["name"] for row in imported("corpus", "list", "--json").json["corpora"]] == ["bank"]
+
+
+def test_debug_shows_the_traceback_before_the_line(
+    imported: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["faqsearch", "--debug", "--home", "home", "search", "x", "-c", "nope"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 1
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "error: no corpus 'nope'; there are bank"
+
+
+@pytest.mark.parametrize("command", ["", "import", "search", "rebuild", "hit-test", "entry add", "index rollback"])
+def test_help_is_there(run: Run, command: str) -> None:
+    done = run(*command.split(), "--help")
+    assert done.code == 0
+    assert "Usage:" in done.out
+
+
+def test_end_to_end_in_processes_of_their_own(tmp_path: Path) -> None:
+    """The installed program with the embedded encoder, a pipe for a terminal and an ASCII locale."""
+    environment = {**os.environ, "LC_ALL": "C"}
+
+    def call(*args: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "faqsearch", "--home", str(tmp_path), *args]
+        return subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=False)
+
+    done = call("import", "data/finance.xlsx", "--corpus", "finance")
+    assert (done.returncode, done.stdout.decode()) == (
+        0,
+        "finance (new corpus): 240 added, 0 updated, 0 unchanged, 0 removed, 0 rejected\n",
+    )
+    assert b"\x1b" not in done.stderr + done.stdout  # neither bars nor colours in a pipe
+    assert call("import", "data/finance.csv", "--corpus", "finance").stdout.decode() == (
+        "finance: 0 added, 0 updated, 240 unchanged, 0 removed, 0 rejected\n"
+    )
+    found = json.loads(call("search", "二类户咋变一类户", "--corpus", "finance", "--json").stdout)
+    assert found["hits"][0]["key"] == "F005"
