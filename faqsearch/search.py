@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 QUERY_LIMIT = 10_000
 """Longest query, in characters; an encoder reads the first few hundred of them."""
 
+SCORE_DIGITS = 6
+"""Decimals of a score; float32 has no more to say."""
+
 _FIRST_FETCH = 50
 _QUERIES_AT_ONCE = 256
 _LOG_BUFFER = 10_000
@@ -147,7 +150,7 @@ class Searcher:
             for row, (question_ids, scores), floor in zip(todo, candidates, floors, strict=True):
                 best[row] = _best_by_entry(question_ids, scores, live, exact.get(folded[row]))[:k]
                 # What was not fetched scores the floor at most: the list is final once it stands above that.
-                if floor is not None and (len(best[row]) < k or best[row][-1][0] < floor):
+                if floor is not None and (len(best[row]) < k or best[row][-1][0] <= floor):
                     again.append(row)
             search_seconds += searched - before
             fetch_seconds += time.perf_counter() - searched
@@ -185,10 +188,18 @@ class Searcher:
             lock = self._corpus_locks.setdefault(corpus.id, threading.Lock())
         with lock:
             state = self._states.get(corpus.id)
-            name = folder.current()
-            if state is None or not _fits(state, corpus, name):
-                state = self._states[corpus.id] = self._load_state(corpus, folder, name, state, progress)
-            return state
+            while True:
+                name = folder.current()
+                if state is not None and _fits(state, corpus, name):
+                    return state
+                try:
+                    loaded = self._load_state(corpus, folder, name, state, progress)
+                except IndexFileError:
+                    if folder.current() == name:
+                        raise
+                    continue  # replaced and pruned while it was read: read its successor
+                self._states[corpus.id] = loaded
+                return loaded
 
     def _folder(self, corpus: str) -> IndexFolder:
         from faqsearch.index import IndexFolder  # not at the top: it loads faiss
@@ -257,7 +268,7 @@ def _fits(state: _State, corpus: Corpus, version: str | None) -> bool:
 
 def _candidates(
     state: _State, vectors: npt.NDArray[np.float32], limit: int
-) -> tuple[list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]], list[float | None]]:
+) -> tuple[list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]], list[float | None]]:
     """For each query: (question ids, scores) from index and pending questions, best first, and its floor.
 
     The floor is the score that no question left out can exceed; None where none was left out.
@@ -272,9 +283,10 @@ def _candidates(
     candidates = []
     floors: list[float | None] = []
     for (ids, scores), row in zip(indexed, pending, strict=True):
-        floor = None if exhausted else float(scores[-1])
         all_ids = np.concatenate([ids, state.pending_ids])
-        all_scores = np.concatenate([scores, row])
+        # Rounded before they are compared: the last bits differ with the batch and with the index version.
+        all_scores = np.concatenate([scores, row]).astype(np.float64).round(SCORE_DIGITS)
+        floor = None if exhausted else float(all_scores[len(ids) - 1])
         order = np.lexsort((all_ids, -all_scores))
         if len(order) > 2 * limit:
             order = order[: 2 * limit]
@@ -287,7 +299,7 @@ def _candidates(
 
 def _best_by_entry(
     question_ids: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float64],
     live: Mapping[int, LiveQuestion],
     exact: LiveQuestion | None,
 ) -> list[tuple[float, LiveQuestion]]:
@@ -308,7 +320,7 @@ def _result(
     hits = tuple(
         Hit(
             rank=rank,
-            score=round(score, 6),
+            score=score,
             entry_id=question.entry_id,
             key=question.key,
             question=question.primary,

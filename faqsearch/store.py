@@ -44,6 +44,7 @@ from faqsearch.text import normalise
 SCHEMA = "0001"
 """The newest migration; a test holds it to the migrations folder."""
 BUSY_TIMEOUT_MS = 30_000
+HURRIED_TIMEOUT_MS = 50
 
 _tables = sa.MetaData()
 _corpora = sa.Table(
@@ -367,7 +368,7 @@ class Store:
                 }
             )
         try:
-            with self._transaction(write=True, timeout_ms=None if patient else 50) as connection:
+            with self._transaction(write=True, hurried=not patient) as connection:
                 # A corpus that was deleted meanwhile takes its log with it.
                 known = set(connection.scalars(sa.select(_corpora.c.id)))
                 if rows := [row for row in rows if row["corpus_id"] in known]:
@@ -428,15 +429,8 @@ class Store:
         fields = frozenset(("key", "similar", "category", "enabled", "valid_from", "valid_to"))
         with self._connection() as connection, self._begun(connection, write=True):
             corpus_id = self._corpus(connection, corpus).id
-            taken = connection.scalar(
-                sa.select(_entries.c.id).where(
-                    _entries.c.corpus_id == corpus_id,
-                    _entries.c.key == draft.key,
-                    _entries.c.id != (entry_id or 0),
-                )
-            )
-            if taken is not None:
-                raise EntryInvalidError(f"key: {draft.key!r} belongs to entry {taken} of corpus {corpus!r} already")
+            if draft.key is not None:
+                self._check_key(connection, corpus_id, draft.key, entry_id)
             stage(connection, [draft], None)
             if entry_id:
                 connection.execute(sa.text("UPDATE staged SET entry_id = :id"), {"id": entry_id})
@@ -449,6 +443,15 @@ class Store:
             return self._entry(connection, int(saved))
 
     # --- inside
+
+    def _check_key(self, connection: sa.Connection, corpus_id: int, key: str, entry_id: int | None) -> None:
+        taken = connection.scalar(
+            sa.select(_entries.c.id).where(
+                _entries.c.corpus_id == corpus_id, _entries.c.key == key, _entries.c.id != (entry_id or 0)
+            )
+        )
+        if taken is not None:
+            raise EntryInvalidError(f"key: {key!r} belongs to entry {taken} of this corpus already")
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
@@ -467,16 +470,17 @@ class Store:
             yield transaction
 
     @contextmanager
-    def _transaction(self, *, write: bool = False, timeout_ms: int | None = None) -> Iterator[sa.Connection]:
+    def _transaction(self, *, write: bool = False, hurried: bool = False) -> Iterator[sa.Connection]:
+        """A connection in a transaction; a hurried one waits neither for other writers nor for the disk."""
         with self._connection() as connection:
-            if timeout_ms is not None:
-                _set_timeout(connection, timeout_ms)
+            if hurried:
+                _set_pragmas(connection, busy_timeout=HURRIED_TIMEOUT_MS, synchronous="NORMAL")
             try:
                 with self._begun(connection, write=write):
                     yield connection
             finally:
-                if timeout_ms is not None:
-                    _set_timeout(connection, BUSY_TIMEOUT_MS)
+                if hurried:
+                    _set_pragmas(connection, busy_timeout=BUSY_TIMEOUT_MS, synchronous="FULL")
 
     def _schema_of(self, connection: sa.Connection) -> str | None:
         """The schema version of the database, None for an empty one."""
@@ -602,9 +606,10 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _set_timeout(connection: sa.Connection, milliseconds: int) -> None:
+def _set_pragmas(connection: sa.Connection, **values: object) -> None:
     driver: Any = connection.connection.dbapi_connection  # outside any transaction, so not through SQLAlchemy
-    driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
+    for name, value in values.items():
+        driver.execute(f"PRAGMA {name} = {value}")
 
 
 def _explain(path: Path, error: exc.DatabaseError) -> str:
