@@ -9,12 +9,13 @@ holds line breaks nor goes on after a row with too many cells or a stray quotati
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
 import re
 import tempfile
-import zipfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from faqsearch.model import Progress
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 UNDECODED = re.compile(r"[\ud800-\udfff]")
 NUL_MARK = "\udc00"  # what a NUL byte is read as: older csv modules stop at a NUL, and no decoder yields this
+NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+XLSX_CELL_LIMIT = 32_767
 _DELIMITERS = (",", "\t", ";")
 _BOMS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -114,7 +117,7 @@ def open_rows(
     if head.startswith(b"PK\x03\x04"):
         return _XlsxSource(path, progress)
     if head.startswith(b"\xd0\xcf\x11\xe0"):
-        raise TableError(f"{path} is in the old XLS format; save it as XLSX or as CSV in UTF-8")
+        raise TableError(f"{path} is an old XLS file, or has a password; save it as XLSX without one, or as CSV")
     return _TextSource(path, head, encoding, known, progress)
 
 
@@ -240,12 +243,17 @@ class _XlsxSource(RowSource):
 
         self._path, self._progress = path, progress
         self.notes = []
+        self._file = path.open("rb")  # by handle: openpyxl refuses paths that do not end in .xlsx
         try:
-            # read_only streams the rows; data_only reads a formula's last value instead of its text.
-            self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as exc:
-            raise TableError(f"{path} is a damaged XLSX file, or none: {exc}; save it again from the program") from exc
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of missing styles and the like, which no reader cares for
+                # read_only streams the rows; data_only reads a formula's last value instead of its text.
+                self._book = openpyxl.load_workbook(self._file, read_only=True, data_only=True)
+        except Exception as exc:  # a damaged archive raises nearly anything
+            self._file.close()
+            raise self._damaged(exc) from exc
         if not self._book.worksheets:
+            self.close()
             raise TableError(f"{path} has no worksheet; expected a table on the first one")
         self._sheet = self._book.worksheets[0]
         self._total = self._sheet.max_row
@@ -267,6 +275,10 @@ class _XlsxSource(RowSource):
 
     def close(self) -> None:
         self._book.close()
+        self._file.close()
+
+    def _damaged(self, exc: Exception) -> TableError:
+        return TableError(f"{self._path} is a damaged XLSX file, or none ({exc}); save it again from the program")
 
     def _all(self) -> Iterator[Row]:
         try:
@@ -275,23 +287,24 @@ class _XlsxSource(RowSource):
                     self._progress("reading", line, self._total)
                 if any(cell not in (None, "") for cell in cells):
                     yield line, list(cells)
-        except (zipfile.BadZipFile, KeyError, SyntaxError, ValueError) as exc:
-            raise TableError(f"{self._path} is a damaged XLSX file: {exc}; save it again from the program") from exc
+        except Exception as exc:  # as above; the rows are read from the archive only here
+            self.close()
+            raise self._damaged(exc) from exc
 
 
 def _check_encoding(encoding: str) -> str:
     try:
-        "问".encode(encoding)
+        "中文".encode(encoding)
     except (LookupError, UnicodeError) as exc:
         raise TableError(f"{encoding!r} is no encoding for Chinese text; expected e.g. utf-8, gb18030, big5") from exc
-    return encoding
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 def detect_encoding(path: Path, head: bytes) -> tuple[str, bool]:
     """(encoding, whether some of its bytes are damaged): BOM, else strict UTF-8, else GB18030.
 
-    A UTF-8 file with a few damaged bytes would pass for GB18030 and come out as nonsense. No real
-    GB18030 text has many lines that are valid UTF-8, so the majority of the lines beyond ASCII decides.
+    A UTF-8 file with a few damaged bytes would pass for GB18030 and come out as nonsense. GB18030 text
+    holds few sequences that are valid UTF-8, so the majority of what lies beyond ASCII decides.
     """
     for bom, encoding in _BOMS:
         if head.startswith(bom):
@@ -299,18 +312,26 @@ def detect_encoding(path: Path, head: bytes) -> tuple[str, bool]:
     control = sum(byte < 9 or 13 < byte < 27 or 27 < byte < 32 for byte in head)
     if control > max(8, len(head) // 20):
         raise TableError(f"{path} is a binary file; expected a CSV, TSV or XLSX table (text as UTF-8 or GB18030)")
-    valid = damaged = 0
+    try:
+        for _ in _decoded(path, "strict"):
+            pass
+    except UnicodeDecodeError:
+        damaged = valid = 0
+        for text in _decoded(path, "replace"):
+            bad = text.count("\ufffd")
+            damaged += bad
+            valid += sum(not char.isascii() for char in text) - bad
+        return ("utf-8", True) if valid > damaged else ("gb18030", False)
+    return "utf-8", False
+
+
+def _decoded(path: Path, errors: str) -> Iterator[str]:
+    """A file as UTF-8, a block at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     with path.open("rb") as handle:
-        for line in handle:
-            if not line.isascii():
-                try:
-                    line.decode("utf-8")
-                    valid += 1
-                except UnicodeDecodeError:
-                    damaged += 1
-    if not damaged or valid > damaged:
-        return "utf-8", damaged > 0
-    return "gb18030", False
+        while block := handle.read(1 << 16):
+            yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
 
 
 def cell_text(cell: Any) -> str:  # noqa: ANN401 - whatever a spreadsheet cell holds
@@ -351,12 +372,12 @@ def write_cells(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> Non
     try:
         with _whole_file(path) as handle:
             if path.suffix.lower() == ".xlsx":
-                _write_xlsx(handle, rows)
+                _write_xlsx(path, handle, rows)
             else:
                 # With a BOM, as spreadsheets take a CSV file without one for the system's old encoding.
                 text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
                 delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+                csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
                 text.detach()  # flushes, and leaves the file open for its own end
     except OSError as exc:
         raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
@@ -376,18 +397,32 @@ def _whole_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _write_xlsx(handle: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
+def _write_xlsx(path: Path, handle: IO[bytes], rows: Iterable[Sequence[str]]) -> None:
     import openpyxl
     from openpyxl.cell import WriteOnlyCell
 
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("FAQ")
-    for row in rows:
-        cells = []
-        for text in row:
-            cell = WriteOnlyCell(sheet, value=text or None)
-            if text:
-                cell.data_type = "s"  # text, never a formula or a number
-            cells.append(cell)
-        sheet.append(cells)
+    try:
+        for row in rows:
+            sheet.append([_xlsx_cell(path, WriteOnlyCell(sheet), text) for text in row])
+    except BaseException:
+        if writer := sheet._writer:  # made with the first row; openpyxl leaves its file behind otherwise
+            sheet.close()
+            writer.cleanup()
+        raise
     book.save(handle)
+
+
+def _xlsx_cell(path: Path, cell: Any, text: str) -> Any:  # noqa: ANN401 - an openpyxl cell, untyped
+    if len(text) > XLSX_CELL_LIMIT:
+        raise TableError(
+            f"{path} cannot be written: an XLSX cell holds at most {XLSX_CELL_LIMIT:,} characters, one here has"
+            f" {len(text):,}; write a .csv file instead"
+        )
+    if NO_TEXT.search(text):
+        raise TableError(f"{path} cannot be written: no XLSX cell can hold {text[:40]!r}; write a .csv file instead")
+    if text:
+        cell.value = text
+        cell.data_type = "s"  # text, never a formula or a number
+    return cell

@@ -59,7 +59,7 @@ class Settings:
             SettingsError: an unknown name or a value that cannot be used.
         """
         environ = os.environ if environ is None else environ
-        root = Path(home or environ.get("FAQSEARCH_HOME") or ".").expanduser().absolute()
+        root = _expand(str(home or environ.get("FAQSEARCH_HOME") or "."), "the home folder").absolute()
         names = [item.name for item in fields(cls)]
         values = _read_toml(root / SETTINGS_FILE, names)
         for name in names:
@@ -96,6 +96,13 @@ def _read_toml(path: Path, names: list[str]) -> dict[str, tuple[Any, str]]:
     return {name: (value, f"{path}: {name}") for name, value in table.items()}
 
 
+def _expand(path: str, origin: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise SettingsError(f"{origin} is {path!r}, but there is no such user; name the folder in full") from exc
+
+
 def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa: ANN401 - one of several types
     text = str(value).strip()
     if name == "database_url":
@@ -103,7 +110,9 @@ def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa:
             raise SettingsError(f"{origin} is {text!r}; expected sqlite:///path/to/file.sqlite3")
         return text
     if name == "index_dir":
-        return root / Path(text).expanduser()
+        if not isinstance(value, str) or not text:
+            raise SettingsError(f"{origin} is {value!r}; expected the path of a folder")
+        return root / _expand(text, origin)
     if name == "device":
         if text not in DEVICES:
             raise SettingsError(f"{origin} is {text!r}; expected one of {', '.join(DEVICES)}")
@@ -113,6 +122,6 @@ def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa:
         if lowered not in ("1", "0", "true", "false", "yes", "no", "on", "off"):
             raise SettingsError(f"{origin} is {text!r}; expected true or false")
         return lowered in ("1", "true", "yes", "on")
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise SettingsError(f"{origin} is {text!r}; expected a whole number from 1")
     return int(text)

@@ -12,13 +12,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, time
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from faqsearch.errors import TableError
 from faqsearch.files import (
+    NO_TEXT,
     NUL_MARK,
     UNDECODED,
     Broken,
@@ -79,8 +80,10 @@ _FORMULA = re.compile(r"'*[=+\-@]")
 _ESCAPED_FORMULA = re.compile(r"'+[=+\-@]")
 _TRUE = "1 true yes y on enabled enable active 是 启用 已启用 有效 开 开启 上线 正常"
 _FALSE = "0 false no n off disabled disable inactive 否 停用 已停用 禁用 无效 关 关闭 下线"
-_DATE_FORMATS = ("%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d")
-_TIME_FORMATS = ("", " %H:%M", " %H:%M:%S")
+_WHEN = re.compile(
+    r"(\d{4})(?:([-/.])(\d{1,2})\2(\d{1,2})|年(\d{1,2})月(\d{1,2})日|()(\d\d)(\d\d))"
+    r"(?:(?:[ Tt]|(?<=日))(\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)?)?"
+)
 _END_OF_DAY = time(23, 59, 59)
 
 _HEADERS = {
@@ -189,46 +192,33 @@ def _tidy(text: str) -> str:
 
 
 def parse_when(text: str, *, end: bool = False) -> datetime:
-    """A date or a date with a time, as editors write them, to local time.
+    """A date, or a date with a time, as editors write them, to local time.
 
     Args:
-        text: 2026-01-31, 2026/1/31, 2026年1月31日, 20260131; with 12:00 or 12:00:00 behind it if need be; ISO 8601.
+        text: 2026-01-31, 2026/1/31, 2026.1.31, 2026年1月31日 or 20260131; then 18:00 or 18:00:00 if need be, and an
+            offset as in ISO 8601 (2026-01-31T18:00+08:00).
         end: whether it is the end of a period: a date without a time then means that whole day.
 
     Raises:
         ValueError: no such date.
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).split())
-    when = _parse_iso(text)
-    for day_format in _DATE_FORMATS:
-        for time_format in _TIME_FORMATS:
-            if when is None:
-                try:
-                    when = datetime.strptime(text, day_format + time_format)
-                except ValueError:
-                    continue
-    if when is None:
-        raise ValueError(f"{text!r} is no date; expected e.g. 2026-01-31 or 2026-01-31 18:00")
-    if when.tzinfo is not None:
-        when = when.astimezone().replace(tzinfo=None)
-    when = when.replace(microsecond=0)
-    has_time = ":" in text or re.fullmatch(r".*\d[Tt]\d.*", text)
-    return datetime.combine(when.date(), _END_OF_DAY) if end and not has_time else when
-
-
-def _parse_iso(text: str) -> datetime | None:
-    if not re.match(r"\d{4}-\d{1,2}-\d{1,2}", text):
-        return None
-    day, rest = re.match(r"(\d{4}-\d{1,2}-\d{1,2})(.*)", text).groups()  # type: ignore[union-attr] # matched above
-    year, month, dayofmonth = (int(part) for part in day.split("-"))
-    clock = rest[:1].upper().replace(" ", "T") + rest[1:]
-    clock = clock.replace("Z", "+00:00")  # Python 3.10 reads no Z
-    if re.fullmatch(r"T\d:.*", clock):
-        clock = "T0" + clock[1:]
+    match = _WHEN.fullmatch(" ".join(unicodedata.normalize("NFKC", text).split()))
     try:
-        return datetime.fromisoformat(f"{year:04}-{month:02}-{dayofmonth:02}{clock}")
-    except ValueError:
-        return None
+        if match is None:
+            raise ValueError
+        day = date(*(int(part) for part in match.groups()[:9] if part and part.isdecimal()))
+        hour, minute, second, offset = match.groups()[9:]
+        if hour is None:
+            return datetime.combine(day, _END_OF_DAY if end else time.min)
+        if int(hour) == 24 and int(minute) == int(second or 0) == 0:  # the end of a day, as many write it
+            return datetime.combine(day, _END_OF_DAY) if end else datetime.combine(day, time.min) + timedelta(days=1)
+        when = datetime.combine(day, time(int(hour), int(minute), int(second or 0)))
+        if offset:
+            zone = "+0000" if offset in "Zz" else offset.replace(":", "")
+            when = when.replace(tzinfo=datetime.strptime(zone, "%z").tzinfo).astimezone().replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!r} is no date; expected e.g. 2026-01-31 or 2026-01-31 18:00") from None
+    return when
 
 
 def _format_when(when: datetime | None, *, end: bool = False) -> str:
@@ -236,7 +226,7 @@ def _format_when(when: datetime | None, *, end: bool = False) -> str:
     if when is None:
         return ""
     whole_day = when.time() == (_END_OF_DAY if end else time.min)
-    return when.strftime("%Y-%m-%d" if whole_day else "%Y-%m-%d %H:%M:%S")
+    return when.isoformat(" ", "seconds")[: 10 if whole_day else None]
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -294,6 +284,8 @@ class TableReader:
                     f"{len(cells)} cells where the header has {width}; the first one too many is {extra[:40]!r}",
                     *self._identity(cells),
                 )
+            elif reason := self._bad_cell(cells):
+                yield RowError(line, *reason, *self._identity(cells))
             elif any(cell_text(cell).strip() for cell in cells):
                 yield self._draft(line, cells)
 
@@ -310,9 +302,18 @@ class TableReader:
                     [cells.raw] if isinstance(cells, Broken) else [cell_text(cell) for cell in cells],
                 )
 
+    def _bad_cell(self, cells: list[Any]) -> tuple[str, str] | None:
+        """(header, reason) of the first cell in use that holds what is no text."""
+        used = {*self._columns.single.values(), *self._columns.split, *self._columns.whole}
+        for index in sorted(used):
+            if index < len(cells) and (reason := bad_characters(cell_text(cells[index]))):
+                return self._columns.header[index], reason
+        return None
+
     def _identity(self, cells: list[Any]) -> tuple[str | None, str | None]:
         """Key and primary question of a rejected row, as far as they can be read."""
-        return tuple(_clean(cells, self._columns.single.get(name)) or None for name in ("key", "question"))  # type: ignore[return-value] # two items
+        key, question = (_clean(cells, self._columns.single.get(name)) for name in ("key", "question"))
+        return (None if bad_characters(key) else key or None), (None if bad_characters(question) else question or None)
 
     def _draft(self, line: int, cells: list[Any]) -> EntryDraft | RowError:
         single = self._columns.single
@@ -407,6 +408,8 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
         for line, cells in source.rows():
             if isinstance(cells, Broken):
                 raise TableError(f"{path}, line {line}: {cells.reason}")
+            if any(cells[len(source.header) :]):
+                raise TableError(f"{path}, line {line}: {len(cells)} cells where the header has {len(source.header)}")
             text, key = _clean(cells, query), _clean(cells, expected)
             reason = bad_characters(text + key) or (None if text or not key else "no query")
             if reason:
@@ -423,13 +426,12 @@ def read_queries(path: str | Path) -> list[tuple[int, str]]:
     path = Path(path)
     encoding, _ = detect_encoding(path, read_head(path))
     queries = []
-    try:
-        with path.open(encoding=encoding, newline=None) as handle:
-            for line, text in enumerate(handle, start=1):
-                if text.strip():
-                    queries.append((line, text.strip()))
-    except UnicodeDecodeError as exc:
-        raise TableError(f"{path}: byte {exc.start} is no text in {encoding}; save the file as UTF-8") from exc
+    with path.open(encoding=encoding, errors="surrogateescape") as handle:
+        for line, text in enumerate(handle, start=1):
+            if reason := bad_characters(text):
+                raise TableError(f"{path}, line {line}: {reason}; expected text in UTF-8, one query a line")
+            if text.strip():
+                queries.append((line, text.strip()))
     if not queries:
         raise TableError(f"{path} holds no queries; expected one a line")
     return queries
@@ -485,8 +487,7 @@ def _split(cells: list[Any], index: int) -> list[str]:
 
 
 def _fold_header(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\s_\-*]", "", folded)
+    return re.sub(r"[\s_\-*]", "", normalise(text))
 
 
 def _listed(headers: Iterable[str]) -> str:
@@ -515,8 +516,10 @@ def _map_columns(path: Path, header: Sequence[str], mapping: Mapping[str, Sequen
     taken = {index for indexes in found.values() for index in indexes}
     whole = [] if "similar" in mapping else _numbered(folded, taken)
     notes = []
-    if not found["question"] and whole:
-        found["question"] = [whole.pop(0)]
+    primary = next((index for index in whole if folded[index].startswith("q")), None)
+    if not found["question"] and primary is not None:
+        whole.remove(primary)
+        found["question"] = [primary]
         notes.append(f"column {header[found['question'][0]]!r} is taken for the primary question")
     for name in ("question", "answer"):
         if not found[name]:
@@ -527,6 +530,8 @@ def _map_columns(path: Path, header: Sequence[str], mapping: Mapping[str, Sequen
     used = {index for indexes in (*found.values(), whole) for index in indexes}
     if extra := [title for index, title in enumerate(header) if index not in used and title]:
         notes.append(f"columns not used: {', '.join(extra)}")
+    if not all(header):
+        notes.append("columns without a name are not used")
     single = {name: indexes[0] for name, indexes in found.items() if name != "similar" and indexes}
     return _Columns(tuple(header), single, tuple(sorted(found["similar"])), tuple(whole)), notes
 
@@ -547,8 +552,10 @@ def _named(path: Path, header: Sequence[str], name: str, wanted: Sequence[str]) 
 def _by_alias(folded: Sequence[str], name: str, taken: set[int]) -> list[int]:
     """The column whose header is the first alias of a field; for similar questions, all such columns."""
     aliases = [_fold_header(alias) for alias in ALIASES[name]]
-    indexes = [folded.index(alias) for alias in aliases if alias in folded and folded.index(alias) not in taken]
-    return indexes if name == "similar" else indexes[:1]
+    matches = [
+        index for alias in aliases for index, title in enumerate(folded) if title == alias and index not in taken
+    ]
+    return matches if name == "similar" else matches[:1]
 
 
 def _numbered(folded: Sequence[str], taken: set[int]) -> list[int]:
@@ -629,7 +636,8 @@ def write_rows(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> None
 
 def _showable(text: str) -> str:
     """A raw cell that a file can hold and no spreadsheet runs; undecodable bytes become visible escapes."""
-    text = ("'" + text if text[:1] in tuple("=+-@") else text).replace(NUL_MARK, "\\x00")
+    text = ("'" + text if text[:1] in tuple("=+-@") else text).replace(NUL_MARK, "\0")
+    text = NO_TEXT.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
     return UNDECODED.sub(lambda match: f"\\x{ord(match.group()) & 0xFF:02x}", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -30,7 +31,7 @@ VERSION = re.compile(r"\d{6}-\d{8}T\d{6}Z")
 
 
 class Child:
-    """A child process that has loaded its modules, or soon will have, and waits for its job."""
+    """A child process that has loaded its modules, or soon will have, and waits for a job."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -39,11 +40,15 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
+        self.warm = False
 
     def start(self, job: str, home: Path, **values: object) -> Child:
         """Hand over the job once the child is warm."""
-        assert self.line() == "warm"
+        if not self.warm:
+            assert self.line() == "warm"
+            self.warm = True
         self.tell(json.dumps({"job": job, "home": str(home), **values}))
         return self
 
@@ -57,10 +62,24 @@ class Child:
         self.process.stdin.flush()
 
     def end(self) -> list[str]:
-        """The lines up to its end, which must be a good one, or the kill that it was given."""
+        """The lines up to its end, which must be a good one."""
         out, errors = self.process.communicate(timeout=100)
-        assert (errors, self.process.returncode in (0, -signal.SIGKILL)) == ("", True)
+        assert (errors, self.process.returncode) == ("", 0)
         return out.splitlines()
+
+    def work(self, home: Path, **values: object) -> int:
+        """Begin to import and rebuild in a process of its own; its id."""
+        word, pid = self.start("work", home, **values).line().split()
+        assert word == "pid"
+        return int(pid)
+
+    def work_end(self) -> tuple[list[str], int]:
+        """The lines of that process up to its end, and its exit code."""
+        lines = []
+        while not (line := self.line()).startswith("end "):
+            assert line, "the child has died"
+            lines.append(line)
+        return lines, int(line.split()[1])
 
 
 @pytest.fixture
@@ -145,52 +164,47 @@ def told(lines: list[str], committed: int) -> tuple[int, int, str]:
 
 def test_killed_at_random_moments_nothing_committed_is_lost(home: Path, spawn: Callable[[], Child]) -> None:
     rng = random.Random(20260131)
-    unkilled = spawn().start("work", home, first=1, count=8)
+    child = spawn()
+    child.work(home, first=1, count=8)
     began = time.perf_counter()
-    lines = unkilled.end()
+    lines, code = child.work_end()
     cycle = (time.perf_counter() - began) / 8  # seconds that one import and rebuild take here
-    assert told(lines, 0) == (8, 8, "rebuilt")
+    assert (told(lines, 0), code) == ((8, 8, "rebuilt"), 0)
     batch = check_whole(home, 8, 8, rng)
     killed_in: Counter[str] = Counter()
-    waiting = [spawn(), spawn()]  # children start while the one before is judged
     for _ in range(KILLS):
-        child = waiting.pop(0).start("work", home, first=batch + 1, count=1_000)
+        pid = child.work(home, first=batch + 1, count=1_000)
         first = child.line()
         assert first == f"importing {batch + 1}"
         # Over two batches: one is imported and rebuilt in two steps, the other in one.
         time.sleep(rng.uniform(0, 2 * cycle))
-        child.process.kill()
-        waiting.append(spawn())
-        committed, begun, stage = told([first, *child.end()], batch)
-        assert child.process.returncode == -signal.SIGKILL
+        os.kill(pid, signal.SIGKILL)
+        lines, code = child.work_end()
+        assert code == -signal.SIGKILL
+        committed, begun, stage = told([first, *lines], batch)
         killed_in[stage] += 1
         batch = check_whole(home, committed, begun, rng)
         if rng.random() < 0.3:  # and else crash upon crash
             batch += 1
             check_healed(home, batch)
     # The kills did fall into both imports and rebuilds.
-    sys.stderr.write(f"{killed_in} {cycle}")
     assert killed_in["importing"] >= 5
     assert killed_in["committed"] >= 5
 
 
 def test_killed_before_each_step_of_publishing_a_version_is_whole(home: Path, spawn: Callable[[], Child]) -> None:
-    batch, step = 0, 0
-    waiting = [spawn(), spawn()]
-    while True:
+    child = spawn()
+    batch, step, code = 0, 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
         step += 1
         # Two batches, so that the second publishing prunes a version.
-        child = waiting.pop(0).start("work", home, first=batch + 1, count=2, die_at=step)
-        waiting.append(spawn())
-        lines = child.end()
+        child.work(home, first=batch + 1, count=2, die_at=step)
+        lines, code = child.work_end()
         committed, begun, _ = told(lines, batch)
-        batch = check_whole(home, committed, begun, random.Random(step))
-        batch += 1
+        batch = check_whole(home, committed, begun, random.Random(step)) + 1
         check_healed(home, batch)
-        if child.process.returncode == 0:
-            break
+    assert code == 0
     # Folder, index, manifest, rename, pointer, its rename; twice; then the files of pruned versions.
-    sys.stderr.write(f"steps {step}")
     assert step > 12
 
 
@@ -203,8 +217,9 @@ def test_two_processes_search_while_a_third_imports_and_rebuilds(
     for reader in readers:
         reader.start("read", home)
         assert reader.line().startswith("version 000001-")
-    lines = writer.start("work", home, first=1, count=25).end()
-    assert told(lines, 0) == (25, 25, "rebuilt")
+    writer.work(home, first=1, count=25)
+    lines, code = writer.work_end()
+    assert (told(lines, 0), code) == ((25, 25, "rebuilt"), 0)
     with open_home(home) as faq:
         last = faq.verify_index(CORPUS).version
     for reader in readers:
@@ -253,7 +268,7 @@ def test_the_lock_of_a_killed_rebuild_is_free_again(home: Path, spawn: Callable[
     holder = spawn().start("rebuild", home, wait=0, hold=True)
     assert holder.line() == "encoding"
     holder.process.kill()
-    holder.end()
+    holder.process.wait()
     with open_home(home) as faq:
         assert faq.rebuild(CORPUS, full=True).version.startswith("000002-")
 

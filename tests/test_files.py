@@ -239,7 +239,7 @@ def test_characters_that_no_cell_may_hold_are_named(text: str, found: str | None
         (b" \r\n\n", " is empty; expected a header line and rows below it"),
         (b"\xef\xbb\xbf\n", " has no header line that can be read as CSV or TSV"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, " is a binary file; expected a CSV, TSV or XLSX table"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), " is in the old XLS format; save it as XLSX or as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), " is an old XLS file, or has a password; save it as XLSX without one, or as CSV"),
         (b"PK\x03\x04" + b"x" * 200, " is a damaged XLSX file, or none"),
         ("问题,答案\nq,a\n".encode("utf-16-le"), ": the header line holds a NUL byte; is this a table?"),
         ("问题,答案\n".encode("utf-16") + b"a", " cannot be read as utf-16: "),
@@ -389,7 +389,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
 def test_a_csv_file_opens_right_in_a_spreadsheet(tmp_path: Path) -> None:
     write_cells(tmp_path / "t.csv", [["问题", "a b"], ["c,d", "e\nf"]])
 
-    assert (tmp_path / "t.csv").read_bytes() == b"\xef\xbb\xbf" + '问题,a b\n"c,d","e\nf"\n'.encode()
+    expected = '问题,a b\r\n"c,d","e\nf"\r\n'
+    assert (tmp_path / "t.csv").read_bytes() == b"\xef\xbb\xbf" + expected.encode()
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +17,7 @@ import pytest
 from rows import ALL, CORPUS, Load, content, done, ids, import_rows, row
 
 from faqsearch.errors import CorpusExistsError, CorpusNotFoundError, EntryInvalidError, EntryNotFoundError, StoreError
-from faqsearch.model import EntryDraft, Hit, LiveQuestion, SearchResult, Timing
+from faqsearch.model import Corpus, EntryDraft, Hit, LiveQuestion, SearchResult, Timing
 from faqsearch.store import SCHEMA, LoggedQuery, Store
 
 ZERO = Timing(0.0, 0.0, 0.0, 0.0)
@@ -117,6 +119,23 @@ def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) 
         child.stdin.write("go\n")
         child.stdin.flush()
     assert [(*child.communicate(timeout=60), child.returncode) for child in children] == [("[]\n" * 5, "", 0)] * 3
+
+
+def test_threads_that_open_new_databases_at_once_all_succeed(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def open_one(name: str) -> list[Corpus]:
+        together.wait()
+        store = Store(tmp_path / name)
+        try:
+            return store.corpora()
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for n in range(5):
+            # Two for one file, two for files of their own.
+            assert list(pool.map(open_one, [f"{n}", f"{n}", f"{n}b", f"{n}c"])) == [[], [], [], []]
 
 
 # --- ids
