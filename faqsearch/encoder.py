@@ -153,8 +153,10 @@ def resolve_device(device: str) -> str:
     """`cpu` or `cuda` for auto, cpu or cuda.
 
     Raises:
-        EncoderError: cuda was asked for and there is none.
+        EncoderError: cuda was asked for and there is none, or no such device is known.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise EncoderError(f"device is {device!r}; expected auto, cpu or cuda")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise EncoderError("device is cuda, but torch finds no CUDA GPU; set FAQSEARCH_DEVICE=auto or cpu")
@@ -183,12 +185,15 @@ def _read_modules(path: Path) -> tuple[Pooling, int]:
             raise EncoderError(f"checkpoint {path} has a {kind!r} module; only Transformer, Pooling and Normalize work")
     if not modules and (path / "1_Pooling" / "config.json").is_file():
         pooling = _read_pooling(path / "1_Pooling" / "config.json")
-    settings = _read_json(path / "sentence_bert_config.json") or {}
-    return pooling, int(settings.get("max_seq_length") or DEFAULT_MAX_LENGTH)
+    settings = _read_object(path / "sentence_bert_config.json")
+    length = settings.get("max_seq_length") or DEFAULT_MAX_LENGTH
+    if not isinstance(length, int) or length < 1:
+        raise EncoderError(f"{path / 'sentence_bert_config.json'}: max_seq_length is {length!r}; expected 1 or more")
+    return pooling, length
 
 
 def _read_pooling(path: Path) -> Pooling:
-    config = _read_json(path) or {}
+    config = _read_object(path)
     modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
     if isinstance(config.get("pooling_mode"), str):  # the newer form of the file
         modes.append(config["pooling_mode"])
@@ -205,6 +210,14 @@ def _read_pooling(path: Path) -> Pooling:
     if len(modes) > 1 or modes[0] not in known:
         raise EncoderError(f"{path} asks for pooling {', '.join(modes)}; supported is one of mean, cls and max")
     return known[modes[0]]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; an empty one where there is no such file."""
+    value = _read_json(path)
+    if not isinstance(value, (dict, type(None))):
+        raise EncoderError(f"{path} holds no JSON object; copy the checkpoint again")
+    return value or {}
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -251,6 +264,7 @@ def _load_model(path: Path) -> Any:  # noqa: ANN401 - a transformers model, unty
         trust_remote_code=False,
         weights_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, by name
         dtype=torch.float32,
     )
     # The pooler is not used: checkpoints of sentence encoders come without it.

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "embedded"
 _ASSETS = Path(__file__).parent / "assets"
-_FINGERPRINTED = (
-    *("*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "vocab.*", "*.model"),
-    *("config.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json"),
-)
+_FINGERPRINTED = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*/config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ CHECKPOINTS = {
 
 def normal_ref(ref: str) -> str:
     """The reference as it is stored with a corpus: a folder by its absolute path, so that it works from anywhere."""
-    if ref not in CHECKPOINTS and Path(ref).expanduser().is_dir():
+    if ref and ref not in CHECKPOINTS and Path(ref).expanduser().is_dir():
         return str(Path(ref).expanduser().resolve())
     return ref
 
@@ -55,9 +52,8 @@ def resolve(ref: str) -> Path:
     """
     if ref in CHECKPOINTS:
         return CHECKPOINTS[ref].folder
-    folder = Path(ref).expanduser()
-    if folder.is_dir():
-        return folder
+    if ref and Path(ref).expanduser().is_dir():
+        return Path(ref).expanduser()
     if ref.count("/") == 1 and not ref.startswith((".", "~", "/")):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -80,6 +76,8 @@ def fingerprint(ref: str) -> str:
     folder = resolve(ref)
     digest = hashlib.sha256()
     files = {file for pattern in _FINGERPRINTED for file in folder.glob(pattern) if file.is_file()}
+    if not any(file.suffix in (".safetensors", ".bin") for file in files) or folder / "config.json" not in files:
+        raise EncoderError(f"{folder} is no checkpoint: expected config.json and model.safetensors or *.bin in it")
     try:
         for file in sorted(files):
             digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())

@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from faqsearch import evaluate, registry, tables
 from faqsearch.errors import (
+    CorpusNotFoundError,
     EncoderError,
     EntryInvalidError,
     EntryNotFoundError,
     FaqSearchError,
     ImportRejectedError,
-    IndexBusyError,
     IndexFileError,
     StoreError,
     TableError,
@@ -356,7 +356,10 @@ class FaqSearch:
             ImportRejectedError: `strict`, and rows were rejected. Nothing was saved.
             StoreError: the database refused. Nothing was saved.
         """
-        target = self._new_corpus(corpus)
+        try:
+            target = self._store.corpus(corpus)
+        except CorpusNotFoundError:
+            target = self._new_corpus(corpus)
         with tables.open_table(path, mapping=mapping, encoding=encoding, progress=progress) as reader:
             done = self._store.import_entries(
                 target,
@@ -396,9 +399,8 @@ class FaqSearch:
         """Rebuild after an import. What fails here does not undo the import: say so instead."""
         try:
             rebuilt = self.rebuild(report.corpus, wait=SYNC_WAIT_SECONDS, progress=progress)
-        except IndexBusyError:
-            note = "the index was not synced, as another process is rebuilding it; the entries are found already"
-            return replace(report, notes=(*report.notes, note))
+        except FaqSearchError as exc:
+            return replace(report, notes=(*report.notes, f"imported, but the index was not synced: {exc}"))
         return replace(report, index_version=rebuilt.version, notes=(*report.notes, *rebuilt.notes))
 
     def export_table(self, out: str | Path | IO[str], *, corpus: str, lang: str = "zh") -> int:
@@ -646,7 +648,7 @@ class FaqSearch:
         )
 
     def status(self) -> Status:
-        """The health report: quick, and without loading an encoder or reading index files whole."""
+        """The health report: quick, without loading encoders or reading index files whole (`verify_index` does)."""
         from faqsearch import __version__
         from faqsearch.encoder import resolve_device
         from faqsearch.index import faiss_build
@@ -675,8 +677,8 @@ class FaqSearch:
             problems.append(str(exc))
         for ref in {corpus.encoder, version.encoder if version else corpus.encoder}:
             try:
-                registry.resolve(ref)
-            except FaqSearchError as exc:
+                self._encoders.fingerprint(ref)
+            except EncoderError as exc:
                 problems.append(str(exc))
         age = (datetime.now(timezone.utc) - version.created_at).total_seconds() if version else None
         return CorpusStatus(

@@ -249,13 +249,17 @@ class Store:
                     _entries.c.corpus_id == corpus_id, _entries.c.key.in_(chunk)
                 )
                 found.update((row[0], row[1]) for row in connection.execute(by_key))
-                folded = {normalise(name): name for name in chunk if name not in found}
+                folded: dict[str, list[str]] = {}
+                for name in chunk:
+                    if name not in found:
+                        folded.setdefault(normalise(name), []).append(name)
                 by_question = sa.select(_questions.c.folded, _questions.c.entry_id).where(
                     _questions.c.corpus_id == corpus_id,
                     _questions.c.position == 0,
                     _questions.c.folded.in_(folded),
                 )
-                found.update((folded[row[0]], row[1]) for row in connection.execute(by_question))
+                for text, entry_id in connection.execute(by_question):
+                    found.update(dict.fromkeys(folded[text], entry_id))
         return found
 
     def add_entry(self, corpus: str, draft: EntryDraft) -> Entry:

@@ -31,7 +31,7 @@ def normalise(text: str) -> str:
     """
     # Case folding can leave NFKC ("ﬀ", "ϓ"), and NFKC can bring capitals back ("℡" → "TEL").
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).casefold()
-    text = " ".join(text.split())
+    text = " ".join(text.replace("\0", " ").split())  # OpenCC would stop at a NUL
     return _simplify(text)
 
 

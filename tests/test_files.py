@@ -239,7 +239,7 @@ def test_characters_that_no_cell_may_hold_are_named(text: str, found: str | None
         (b" \r\n\n", " is empty; expected a header line and rows below it"),
         (b"\xef\xbb\xbf\n", " has no header line that can be read as CSV or TSV"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, " is a binary file; expected a CSV, TSV or XLSX table"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), " is an old XLS file, or has a password; save it as XLSX without one, or as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), " is an old XLS file, or has a password; save it as XLSX"),
         (b"PK\x03\x04" + b"x" * 200, " is a damaged XLSX file, or none"),
         ("问题,答案\nq,a\n".encode("utf-16-le"), ": the header line holds a NUL byte; is this a table?"),
         ("问题,答案\n".encode("utf-16") + b"a", " cannot be read as utf-16: "),

@@ -224,7 +224,7 @@ def test_names_keys_and_phrasings_that_are_taken_are_refused(store: Store, load:
         store.create_corpus(CORPUS)
     with pytest.raises(CorpusNotFoundError, match="no corpus 'bnak'; there are bank"):
         store.corpus("bnak")
-    with pytest.raises(EntryInvalidError, match="key: 'a' belongs to entry 1 of corpus 'bank' already"):
+    with pytest.raises(EntryInvalidError, match="key: 'a' belongs to entry 1 of this corpus already"):
         store.add_entry("bank", row("a", "three"))
     with pytest.raises(EntryInvalidError, match="question: 'ONE' leads to another entry already: entry 1"):
         store.add_entry("bank", row(None, "ONE"))
