@@ -1,15 +1,19 @@
 """The command line: one command is one FaqSearch call and its printing.
 
 Results go to stdout, everything else to stderr; `--json` prints one JSON object on stdout and
-nothing else there. Exit codes: 0 done, 1 failed (one line says why and what helps), 2 wrong usage,
-3 imported with rejected rows. Progress bars are drawn on a terminal only.
+nothing else there (with the member `error` on failure). Exit codes: 0 done, 1 failed (one line says
+why and what helps), 2 wrong usage, 3 imported with rejected rows, 130 interrupted. Progress bars are
+drawn on a terminal only.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 import faqsearch
-from faqsearch.errors import FaqSearchError, ImportRejectedError
+from faqsearch.errors import FaqSearchError, ImportRejectedError, StoreError, TableError
 from faqsearch.model import Entry, EntryDraft, HitTestReport, ImportReport, Progress, SearchResult, Status
 from faqsearch.service import FaqSearch
 from faqsearch.settings import Settings
@@ -30,6 +34,7 @@ from faqsearch.tables import FIELDS, parse_when, write_template
 
 EXIT_FAILED = 1
 EXIT_REJECTED = 3
+EXIT_INTERRUPTED = 130
 SHOWN = 20
 """Rejected rows and missed hit tests that are printed before the rest is only counted."""
 
@@ -95,7 +100,9 @@ def _options(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A CSV, TSV or XLSX file with a header line.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A CSV, TSV or XLSX file with a header line; - for stdin.", show_default=False)
+    ],
     corpus: Corpus,
     mode: Annotated[
         Literal["merge", "replace"],
@@ -119,15 +126,20 @@ def import_(
 
     Rows are matched by key, else by their primary question; importing a file twice changes nothing the second
     time. The corpus is made if there is none. Columns (Chinese or English headers, any order): key, question,
-    similar, answer, category, enabled, valid_from, valid_to; `faqsearch template` writes an example.
+    similar, answer, category, enabled, valid_from, valid_to; `faqsearch template` writes an example. Several similar
+    questions in a cell are separated by a line break, ## or |. Dates: 2026-01-31, 2026/1/31 or 2026年1月31日, with a
+    time if need be.
+
+    When merging, a field without a column keeps its value. When replacing, an entry stays if its own row is
+    rejected.
 
     Exit code 0: all rows taken. 3: some rejected, the good ones saved. 1: failed, nothing saved.
     """
     mapping = _mapping(map_ or [])
-    with _service() as faq, _progress() as progress:
+    with _service(create=True) as faq, _progress() as progress, _input(file) as path:
         try:
             report = faq.import_table(
-                file,
+                path,
                 corpus=corpus,
                 mode=mode,
                 dry_run=dry_run,
@@ -142,12 +154,10 @@ def import_(
             _print_errors(exc.report)
             raise
     if as_json:
-        _print_json({**asdict(report), "errors": [asdict(error) for error in report.errors]})
+        _print_json(report)
     else:
         _print_import(report, no_sync)
     if report.rejected:
-        if rejects:
-            _note(f"the rejected rows are in {rejects}")
         raise typer.Exit(EXIT_REJECTED)
 
 
@@ -173,7 +183,11 @@ def template(
     output: Output = None,
 ) -> None:
     """Write an empty FAQ table with two example rows."""
+    if output and output.exists() and output.is_file():
+        raise TableError(f"{output} exists already; name a new file, so that nothing filled in is lost")
     write_template(output or _stdout(), lang)
+    if output:
+        _note(f"written to {output}; fill it in and import it")
 
 
 @app.command()
@@ -181,13 +195,14 @@ def rebuild(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Corpora.", show_default=False)] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every corpus.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Encode every question again.")] = False,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for another rebuild of the same index.")] = 0.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for another rebuild of the same index.")] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Bring indexes up to date: the index rebuild job, safe in cron.
 
     Only what changed is encoded. One process at a time rebuilds an index; another one ends at once with exit code 1
-    (or waits, --wait). A search goes on meanwhile, and switches to the new version once it is complete.
+    (or waits, --wait). A search goes on meanwhile, and switches to the new version once it is complete. A damaged
+    version is left behind: what can be used of the others is, the rest is encoded.
     """
     if bool(names) == all_:
         raise typer.BadParameter("name the corpora to rebuild, or give --all")
@@ -198,11 +213,9 @@ def rebuild(
             try:
                 reports.append(faq.rebuild(name, full=full, wait=wait, progress=progress))
             except FaqSearchError as exc:
-                if len(corpora) == 1:
-                    raise
                 failed.append({"corpus": name, "error": str(exc)})  # the other corpora are still rebuilt
     for failure in failed:
-        _error(f"{failure['corpus']}: {failure['error']}")
+        _error(failure["error"])
     if as_json:
         _print_json({"rebuilt": [asdict(report) for report in reports], "failed": failed})
     else:
@@ -228,13 +241,17 @@ def search(
     *,
     corpus: Corpus,
     k: Annotated[int | None, typer.Option("-k", min=1, help="How many entries.  [default: 5; 1 with --batch]")] = None,
-    batch: Annotated[Path | None, typer.Option(help="A text file with one query a line, instead of QUERY.")] = None,
+    batch: Annotated[
+        Path | None, typer.Option(help="A text file with one query a line, instead of QUERY; - for stdin.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="With --batch: the table to write.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find the stored questions that mean the same, and show their answers.
 
     The decision is `answer` (sure enough), `suggest` (only something near) or `none`, by the corpus's thresholds.
+    Quote a query with spaces; one that begins with - goes behind --. Each hit shows its score (a cosine, 1 is the
+    same), the entry's id and key, and its category.
     """
     if (query is None) == (batch is None):
         raise typer.BadParameter("give a QUERY, or --batch FILE")
@@ -242,7 +259,8 @@ def search(
         raise typer.BadParameter("--batch FILE and -o OUT.csv go together")
     with _service() as faq, _progress() as progress:
         if batch and output:
-            counts = faq.search_file(batch, output, corpus=corpus, k=k or 1, progress=progress)
+            with _input(batch) as path:
+                counts = faq.search_file(path, output, corpus=corpus, k=k or 1, progress=progress)
         else:
             result = faq.search(query or "", corpus=corpus, k=k or 5, progress=progress)
     if batch:
@@ -255,6 +273,8 @@ def search(
         _print_json(result)
     else:
         _print_result(result)
+        if result.index_version is None and result.hits:
+            _note(f"no index is in use, so every question was encoded for this; run `faqsearch rebuild {corpus}`")
 
 
 @app.command("hit-test")
@@ -333,7 +353,7 @@ def corpus_create(
     as_json: Json = False,
 ) -> None:
     """Make an empty corpus; `import` makes one by itself."""
-    with _service() as faq:
+    with _service(create=True) as faq:
         faq.create_corpus(name, title=title, encoder=encoder)
         _print_fields(_corpus_row(faq, name), as_json)
 
@@ -375,7 +395,7 @@ def corpus_delete(name: str, yes: Yes = False) -> None:
     with _service() as faq:
         counts = faq.counts(name)
         _confirm(f"Delete corpus {name!r} with {counts.entries} entries?", yes)
-        typer.echo(f"deleted {name} with {faq.delete_corpus(name)} entries")
+        typer.echo(f"deleted {name}, entries: {faq.delete_corpus(name)}")
 
 
 # --- entries -------------------------------------------------------------------------------------
@@ -561,7 +581,7 @@ def index_rollback(
 @index_app.command("prune")
 def index_prune(
     corpus: Corpus,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the last versions stay.")] = 2,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the last versions stay, beside the current one.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Delete old versions; the current one always stays."""
@@ -570,14 +590,31 @@ def index_prune(
     if as_json:
         _print_json({"corpus": corpus, "deleted": gone})
     else:
-        typer.echo(f"{corpus}: {len(gone)} versions deleted" + "".join(f"\n  {name}" for name in gone))
+        typer.echo(f"{corpus}: versions deleted: {len(gone)}" + "".join(f"\n  {name}" for name in gone))
 
 
 # --- input ---------------------------------------------------------------------------------------
 
 
-def _service() -> FaqSearch:
-    return FaqSearch.open(Settings.load(_globals.home))
+def _service(*, create: bool = False) -> FaqSearch:
+    """The service; a command that only reads does not make a database where there is none."""
+    settings = Settings.load(_globals.home)
+    if not create and not settings.database_path.exists():
+        raise StoreError(f"there is no database {settings.database_path} yet; import a table first, or check --home")
+    return FaqSearch.open(settings)
+
+
+@contextmanager
+def _input(file: Path) -> Iterator[Path]:
+    """A file to read; for - a copy of stdin, since a table is read more than once."""
+    if str(file) != "-":
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "stdin"
+        with copy.open("wb") as handle:
+            shutil.copyfileobj(sys.stdin.buffer, handle)
+        yield copy
 
 
 def _mapping(items: list[str]) -> dict[str, list[str]]:
@@ -586,6 +623,8 @@ def _mapping(items: list[str]) -> dict[str, list[str]]:
         field, equals, column = item.partition("=")
         if not equals or field not in FIELDS or not column:
             raise typer.BadParameter(f"--map {item}: expected FIELD=COLUMN with a field of {', '.join(FIELDS)}")
+        if field in mapping and field != "similar":
+            raise typer.BadParameter(f"--map {item}: {field} is taken from {mapping[field][0]!r} already")
         mapping.setdefault(field, []).append(column)
     return mapping
 
@@ -697,11 +736,12 @@ def _print_result(result: SearchResult) -> None:
     }
     typer.echo(meaning[result.decision])
     for hit in result.hits:
-        label = f"{hit.key or hit.entry_id}" + (f", {hit.category}" if hit.category else "")
+        label = ", ".join(filter(None, (f"entry {hit.entry_id}", hit.key, hit.category)))
         typer.echo(f"\n{hit.rank}. {hit.question}  [{hit.score:.3f}] ({label})")
         if hit.matched_question != hit.question:
             typer.echo(f"   matched: {hit.matched_question}")
-        if hit.rank == 1 or result.decision != "answer":
+        # An answer is shown where it may be the one: below a sure answer, and with nothing near, none is.
+        if (result.decision == "answer" and hit.rank == 1) or result.decision == "suggest":
             typer.echo("\n".join(f"   {line}" for line in hit.answer.splitlines()))
 
 
@@ -723,7 +763,7 @@ def _print_hit_test(report: HitTestReport) -> None:
         f" {report.false_answers} answered wrongly"
     )
     if report.misses:
-        typer.echo(f"\n{len(report.misses)} misses:")
+        typer.echo(f"\nmisses: {len(report.misses)}")
     for miss in report.misses:
         place = f"came {miss.expected_rank}." if miss.expected_rank else "did not come"
         wanted = f"{miss.expected} {place}" if miss.expected else "no entry"
@@ -824,30 +864,54 @@ def _progress() -> Iterator[Progress | None]:
 # --- errors --------------------------------------------------------------------------------------
 
 
-def _utf8_streams() -> None:
+def _prepare_streams() -> None:
     """Chinese text must come out whatever the locale says: in UTF-8, unless a terminal speaks another such encoding."""
+    # None where the caller has closed it.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         keep = stream.isatty() and stream.encoding.lower() in ("gbk", "gb2312", "gb18030", "cp936", "big5", "cp950")
         encoding = stream.encoding if keep else "utf-8"
         stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr] # text streams
 
 
+def _fail(message: str, report: ImportReport | None = None) -> NoReturn:
+    """One line on stderr, with --json one object on stdout as well, and exit code 1."""
+    message = " ".join(message.split())
+    _error(message)
+    if "--json" in sys.argv:
+        _print_json({"error": message, **(asdict(report) if report else {})})
+    sys.exit(EXIT_FAILED)
+
+
 def main() -> None:
     """Run the command line: the one place where an error becomes a line on stderr and an exit code."""
-    _utf8_streams()
+    _prepare_streams()
     try:
-        app()
-    except FaqSearchError as exc:
-        if _globals.debug:
-            traceback.print_exc()
-        _error(" ".join(str(exc).split()))
-        sys.exit(EXIT_FAILED)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader of a pipe went away; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        _note("interrupted; what was not complete is not saved")
+        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as exc:
+        if exc.code == EXIT_INTERRUPTED:
+            _note("interrupted; what was not complete is not saved")
+        raise
     except Exception as exc:
         if _globals.debug:
-            raise
-        _error(f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}; this is a bug, --debug shows where")
-        sys.exit(EXIT_FAILED)
+            traceback.print_exc()
+        if isinstance(exc, FaqSearchError):
+            _fail(str(exc), exc.report if isinstance(exc, ImportRejectedError) else None)
+        if isinstance(exc, UnicodeError):
+            _fail("the command line holds bytes that are no text here; use a UTF-8 locale, such as LC_ALL=C.UTF-8")
+        if isinstance(exc, OSError):
+            if exc.errno == errno.ENOSPC:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in it cannot go out
+            _fail(f"{exc.filename or 'output'}: {exc.strerror or exc}")
+        _fail(f"{type(exc).__name__}: {str(exc)[:300]}; this is a bug, --debug shows where")

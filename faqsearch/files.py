@@ -83,11 +83,13 @@ class RowSource:
         self.close()
 
 
-def read_head(path: Path) -> bytes:
+def read_head(path: Path, expected: str = "a CSV, TSV or XLSX file with a header line and rows below it") -> bytes:
     """The first bytes of a file that can be read at all."""
     try:
         if path.is_dir():
-            raise TableError(f"{path} is a folder; expected a CSV, TSV or XLSX file")
+            raise TableError(f"{path} is a folder; expected {expected}")
+        if path.exists() and not path.is_file():
+            raise TableError(f"{path} is a pipe or a device, which cannot be read twice; save it as a file first")
         with path.open("rb") as handle:
             head = handle.read(65536)
     except FileNotFoundError as exc:
@@ -95,7 +97,7 @@ def read_head(path: Path) -> bytes:
     except (OSError, ValueError) as exc:
         raise TableError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     if not head.strip():
-        raise TableError(f"{path} is empty; expected a header line and rows below it")
+        raise TableError(f"{path} is empty; expected {expected}")
     return head
 
 
@@ -163,7 +165,7 @@ class _TextSource(RowSource):
             raise TableError(f"{self._path} has no header line that can be read as CSV or TSV")
         self.delimiter = best[1]
         if bad := next(filter(None, map(bad_characters, best[2])), None):
-            raise TableError(f"{self._path}: the header line holds {bad}; is this a table? Try --encoding")
+            raise TableError(f"{self._path}, header line: {bad}; is this a table? Try --encoding")
         while best[2] and not best[2][-1]:
             best[2].pop()
         return best[2]
@@ -255,15 +257,17 @@ class _XlsxSource(RowSource):
         if not self._book.worksheets:
             self.close()
             raise TableError(f"{path} has no worksheet; expected a table on the first one")
-        self._sheet = self._book.worksheets[0]
-        self._total = self._sheet.max_row
-        self._sheet.reset_dimensions()  # some programs write a wrong size, which would cut rows off
-        if len(self._book.worksheets) > 1:
-            self.notes.append(f"only the first worksheet is read: {self._sheet.title}")
-        first = next((cells for _, cells in self._all() if isinstance(cells, list)), None)
-        if first is None:
+        for sheet in self._book.worksheets:
+            self._sheet, self._total = sheet, sheet.max_row
+            sheet.reset_dimensions()  # some programs write a wrong size, which would cut rows off
+            first = next((cells for _, cells in self._all() if isinstance(cells, list)), None)
+            if first is not None:
+                break
+        else:
             self.close()
             raise TableError(f"{path} is empty; expected a header row and rows below it")
+        if others := [sheet.title for sheet in self._book.worksheets if sheet is not self._sheet]:
+            self.notes.append(f"worksheet {self._sheet.title!r} is read, others are not: {', '.join(others)}")
         self.header = [cell_text(cell).strip() for cell in first]
         while self.header and not self.header[-1]:
             self.header.pop()
@@ -369,6 +373,8 @@ def write_cells(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> Non
         csv.writer(out, lineterminator="\n").writerows(rows)
         return
     path = Path(out)
+    if path.suffix.lower() in (".xls", ".ods", ".json", ".pdf"):
+        raise TableError(f"{path} cannot be written; expected a name that ends in .csv, .tsv or .xlsx")
     try:
         with _whole_file(path) as handle:
             if path.suffix.lower() == ".xlsx":
@@ -385,15 +391,21 @@ def write_cells(out: str | Path | IO[str], rows: Iterable[Sequence[str]]) -> Non
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name only once it is complete."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-        try:
+    """A file that takes its name only once it is complete; a pipe or a device is written straight to."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as handle:
             yield handle
-            handle.flush()
-            os.chmod(handle.name, 0o644)
-            os.replace(handle.name, path)
+        return
+    path = path.resolve()  # a link stays a link
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+        try:
+            yield temporary
+            temporary.flush()
+            os.chmod(temporary.name, mode)
+            os.replace(temporary.name, path)
         except BaseException:
-            os.unlink(handle.name)
+            os.unlink(temporary.name)
             raise
 
 

@@ -191,6 +191,18 @@ class IndexFolder:
             raise IndexFileError(f"{self._pointer} holds {name[:40]!r} instead of a version's name; {self._cure()}")
         return name
 
+    def current_or_none(self) -> str | None:
+        """As `current`, and None for a damaged pointer as well."""
+        try:
+            return self.current()
+        except IndexFileError:
+            return None
+
+    def check_name(self, version: str) -> None:
+        """Raise IndexFileError unless there is such a version."""
+        if version not in self.names():
+            raise IndexFileError(f"no index version {version!r}; there are {', '.join(self.names()) or 'none'}")
+
     def names(self) -> list[str]:
         """Names of all versions on disk, oldest first."""
         if not self._versions.is_dir():
@@ -218,15 +230,12 @@ class IndexFolder:
                 f"index version {version} of corpus {self.corpus!r} is missing; {self._cure()}"
             ) from exc
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise IndexFileError(f"{path} is damaged ({type(exc).__name__}); {self._cure()}") from exc
+            raise IndexFileError(f"{path} is damaged, or of another program version; {self._cure()}") from exc
         return manifest
 
     def versions(self) -> list[IndexVersion]:
         """All readable versions, oldest first, with the current one marked."""
-        try:
-            current = self.current()
-        except IndexFileError:
-            current = None
+        current = self.current_or_none()
         found = []
         for name in self.names():
             try:
@@ -326,7 +335,10 @@ class IndexFolder:
         _sync_folder(self.path)
 
     def prune(self, keep: int) -> list[str]:
-        """Delete the oldest versions beyond the last `keep`, never the current one; their names."""
+        """Delete the oldest versions beyond the last `keep`, never the current one; their names.
+
+        Nothing is deleted while the pointer is damaged, and so nobody knows which is current.
+        """
         try:
             current = self.current()
         except IndexFileError:

@@ -212,6 +212,8 @@ class IndexVersion:
     sha256: str
     revision: int
     last_question_id: int
+    build: str
+    """Random; the database that an index was built from knows it (see `Store.record_build`)."""
     created_at: datetime
     current: bool = False
 

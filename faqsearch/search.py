@@ -88,7 +88,10 @@ class _State:
     """What searching a corpus needs, as of one revision; replaced as a whole, never changed."""
 
     revision: int
+    pointer: str | None
+    """The current version's name when this was made."""
     version: IndexVersion | None
+    """None where there is no index, or none of this database: then every question is pending."""
     index: QuestionIndex | None
     encoder: Encoder
     encoder_ref: str
@@ -216,10 +219,10 @@ class Searcher:
     ) -> _State:
         version, index = None, None
         if name is not None:
-            if old is not None and old.version is not None and old.version.version == name:
+            if old is not None and old.pointer == name:
                 version, index = old.version, old.index
             else:
-                version, index = self._load_version(folder, name)
+                version, index = self._load_version(corpus, folder, name)
         # Queries use the encoder that built the index; without an index, the corpus's own.
         ref = version.encoder if version else corpus.encoder
         encoder = self._encoders.get(ref, version.fingerprint if version else None)
@@ -234,10 +237,14 @@ class Searcher:
         ids = np.array([question_id for question_id, _ in pending], dtype=np.int64)
         rows = [known[question_id] for question_id, _ in pending]
         matrix = np.stack(rows) if rows else np.empty((0, encoder.dim), dtype=np.float32)
-        return _State(corpus.revision, version, index, encoder, ref, ids, matrix)
+        return _State(corpus.revision, name, version, index, encoder, ref, ids, matrix)
 
-    def _load_version(self, folder: IndexFolder, name: str) -> tuple[IndexVersion, QuestionIndex]:
+    def _load_version(
+        self, corpus: Corpus, folder: IndexFolder, name: str
+    ) -> tuple[IndexVersion | None, QuestionIndex | None]:
         version = folder.manifest(name)
+        if not self._store.has_build(corpus.id, version.build):
+            return None, None  # its ids may mean other questions here
         if version.normalisation != NORMALISATION:
             raise IndexFileError(
                 f"index version {name} was built with text normalisation {version.normalisation}, this program has"
@@ -259,11 +266,9 @@ def _check_query(text: str) -> str:
 
 def _fits(state: _State, corpus: Corpus, version: str | None) -> bool:
     """Whether a state still is that of its corpus and of the current index version."""
-    if state.revision != corpus.revision:
+    if (state.revision, state.pointer) != (corpus.revision, version):
         return False
-    if state.version is None:
-        return version is None and state.encoder_ref == corpus.encoder
-    return state.version.version == version
+    return state.version is not None or state.encoder_ref == corpus.encoder
 
 
 def _candidates(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -167,6 +168,7 @@ class FaqSearch:
         self, path: str | Path, out: str | Path, *, corpus: str, k: int = 1, progress: Progress | None = None
     ) -> dict[Decision, int]:
         """Search for each line of a text file and write the hits as a table; how many of each decision."""
+        _check_output(out, path)
         queries = tables.read_queries(path)
         results = self.search_many([text for _, text in queries], corpus=corpus, k=k, progress=progress)
         rows = [_BATCH_HEADER]
@@ -347,7 +349,7 @@ class FaqSearch:
             strict: save nothing if any row is rejected.
             mapping: field → headers, over the aliases.
             encoding: over what the bytes suggest.
-            rejects: a file for the rejected rows, written if there are any.
+            rejects: a file for the rejected rows, to mend and import again.
             sync: whether to rebuild the index afterwards; the entries are found either way.
             progress: told (stage, done, total).
 
@@ -356,6 +358,8 @@ class FaqSearch:
             ImportRejectedError: `strict`, and rows were rejected. Nothing was saved.
             StoreError: the database refused. Nothing was saved.
         """
+        if rejects is not None:
+            _check_output(rejects, path)
         try:
             target = self._store.corpus(corpus)
         except CorpusNotFoundError:
@@ -371,8 +375,12 @@ class FaqSearch:
                 progress=progress,
             )
             errors = tuple(replace(error, column=reader.title(error.column)) for error in done.errors)
-            if rejects and errors:
-                tables.write_rejects(rejects, reader, errors)
+            notes = reader.info.notes
+            if rejects is not None:
+                try:
+                    tables.write_rejects(rejects, reader, errors)
+                except TableError as exc:  # what was imported stays imported
+                    notes = (*notes, f"the rejected rows were not written: {exc}")
         report = ImportReport(
             corpus=corpus,
             created=done.created,
@@ -383,7 +391,7 @@ class FaqSearch:
             removed=done.removed,
             rejected=len(errors),
             errors=errors,
-            notes=reader.info.notes,
+            notes=notes,
         )
         if strict and errors:
             raise ImportRejectedError(
@@ -442,13 +450,15 @@ class FaqSearch:
             found = self._store.corpus(corpus)
             fingerprint = self._encoders.fingerprint(found.encoder)
             revision, ids = self._store.question_ids(found.id)
-            base, version, notes = self._base(folder, found, fingerprint, full)
+            base, version, problem = self._base(folder, found, full)
+            how = f"built on version {version.version}" if version else "built in full"
+            notes = (f"{how}: {problem}",) if problem else ()
             dropped = 0
             missing = ids
             if base is not None and version is not None:
                 missing = np.setdiff1d(ids, base.ids, assume_unique=True)
                 dropped = base.keep(ids)
-                if not len(missing) and not dropped:
+                if not len(missing) and not dropped and version.version == folder.current_or_none():
                     return RebuildReport(
                         corpus,
                         version.version,
@@ -464,6 +474,8 @@ class FaqSearch:
             index = base if base is not None else QuestionIndex(encoder.dim)
             kept = len(index)
             self._encode_into(index, encoder, missing, progress)
+            build = uuid.uuid4().hex
+            self._store.record_build(found.id, build)
             published = folder.publish(
                 index,
                 IndexVersion(
@@ -477,6 +489,7 @@ class FaqSearch:
                     sha256="",
                     revision=revision,
                     last_question_id=int(ids[-1]) if len(ids) else 0,
+                    build=build,
                     created_at=datetime.now(timezone.utc),
                 ),
             )
@@ -486,23 +499,51 @@ class FaqSearch:
         return RebuildReport(corpus, published.version, True, base is None, kept, encoded, dropped, seconds, notes)
 
     def _base(
-        self, folder: IndexFolder, corpus: Corpus, fingerprint: str, full: bool
-    ) -> tuple[QuestionIndex | None, IndexVersion | None, tuple[str, ...]]:
-        """The current version to build on, or why there is none."""
+        self, folder: IndexFolder, corpus: Corpus, full: bool
+    ) -> tuple[QuestionIndex | None, IndexVersion | None, str | None]:
+        """The newest usable version to build on, and what is wrong with the current one if it is not that.
+
+        A version's vectors stay right however old it is: texts never change, ids are never reused.
+        """
         if full:
-            return None, None, ()
+            return None, None, None
+        wrong = None
         try:
-            name = folder.current()
-            if name is None:
-                return None, None, ()
-            version = folder.manifest(name)
-            if version.fingerprint != fingerprint or version.encoder != corpus.encoder:
-                return None, None, (f"built in full: the encoder is now {corpus.encoder}",)
-            if version.normalisation != NORMALISATION:
-                return None, None, (f"built in full: text normalisation is now {NORMALISATION}",)
-            return folder.load(version), version, ()
+            current = folder.current()
         except IndexFileError as exc:
-            return None, None, (f"built in full: {str(exc).split('; run ')[0]}",)
+            current, wrong = None, _without_cure(str(exc))
+        earlier = [name for name in reversed(folder.names()) if name != current]
+        for name in [current, *earlier] if current else earlier:
+            try:
+                version = folder.manifest(name)
+                problem = _without_cure(self._unfit(corpus, version))
+                if problem is None and version.encoder != corpus.encoder:
+                    problem = f"the encoder is now {corpus.encoder}"
+                if problem is None:
+                    return folder.load(version), version, wrong
+            except IndexFileError as exc:
+                problem = _without_cure(str(exc))
+            if name == current:
+                wrong = problem
+        return None, None, wrong
+
+    def _foreign(self, corpus: Corpus, version: IndexVersion) -> str | None:
+        """What is wrong with a version that was not built from this database."""
+        if self._store.has_build(corpus.id, version.build):
+            return None
+        return f"index version {version.version} was built from another database, or from a later state of this one"
+
+    def _unfit(self, corpus: Corpus, version: IndexVersion) -> str | None:
+        """Why a version does not fit this database, program and machine, with the cure."""
+        problem = self._foreign(corpus, version)
+        if problem is None and version.normalisation != NORMALISATION:
+            problem = f"text normalisation has changed since index version {version.version} was built"
+        try:
+            if problem is None and self._encoders.fingerprint(version.encoder) != version.fingerprint:
+                problem = f"encoder {version.encoder!r} has changed since index version {version.version} was built"
+        except EncoderError as exc:
+            return str(exc)
+        return f"{problem}; run `faqsearch rebuild {corpus.name}`" if problem else None
 
     def _encode_into(
         self,
@@ -534,22 +575,19 @@ class FaqSearch:
         try:
             name = version or folder.current()
             if name is None:
-                raise IndexFileError(f"no index has been built; run `faqsearch rebuild {corpus}`")
+                raise IndexFileError(f"no index is current; run `faqsearch rebuild {corpus}`")
+            if version is not None:
+                folder.check_name(version)
             manifest = folder.manifest(name)
             ids = folder.load(manifest).ids
         except IndexFileError as exc:
             return VerifyReport(corpus, version or "", 0, self._store.counts(found.id).questions, 0, (str(exc),))
         _, stored = self._store.question_ids(found.id)
+        if problem := self._unfit(found, manifest):
+            problems.append(problem)
         lost = np.setdiff1d(stored[stored <= manifest.last_question_id], ids)
         if len(lost):
             problems.append(f"{len(lost)} questions are missing from it; run `faqsearch rebuild {corpus}`")
-        try:
-            if self._encoders.fingerprint(manifest.encoder) != manifest.fingerprint:
-                problems.append(f"encoder {manifest.encoder!r} has changed since; run `faqsearch rebuild {corpus}`")
-        except EncoderError as exc:
-            problems.append(str(exc))
-        if manifest.normalisation != NORMALISATION:
-            problems.append(f"text normalisation has changed since; run `faqsearch rebuild {corpus}`")
         pending = int((stored > manifest.last_question_id).sum())
         stale = len(np.setdiff1d(ids, stored))
         return VerifyReport(corpus, name, len(ids), pending, stale, tuple(problems))
@@ -571,9 +609,10 @@ class FaqSearch:
                 if not earlier:
                     raise IndexFileError(f"corpus {corpus!r} has no earlier index version to go back to")
                 version = earlier[-1]
-            if version not in folder.names():
-                raise IndexFileError(f"no index version {version!r}; there are {', '.join(folder.names()) or 'none'}")
+            folder.check_name(version)
             manifest = folder.manifest(version)
+            if problem := self._foreign(self._store.corpus(corpus), manifest):
+                raise IndexFileError(f"{problem}; it cannot be used here")
             folder.check(manifest)
             folder.set_current(version)
             return replace(manifest, current=True)
@@ -600,9 +639,10 @@ class FaqSearch:
         tests = tables.read_hit_tests(path)
         found = self._store.corpus(corpus)
         expected = self._store.entry_ids(found.id, [test.expected for test in tests if test.expected])
-        for test in tests:
-            if test.expected and test.expected not in expected:
-                raise TableError(f"{path}, line {test.line}: corpus {corpus!r} has no entry {test.expected!r}")
+        if unknown := [test for test in tests if test.expected and test.expected not in expected]:
+            named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
+            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+            raise TableError(f"{path}: corpus {corpus!r} has no entries {named}{more}; expected keys of its entries")
         queries = [test.query for test in tests]
         results = self.search_many(queries, corpus=corpus, k=10, log=False, progress=progress)
         ranks: list[int | None] = []
@@ -663,23 +703,13 @@ class FaqSearch:
         )
 
     def _corpus_status(self, corpus: Corpus) -> CorpusStatus:
-        folder = self._folder(corpus.name)
         counts = self._store.counts(corpus.id)
-        problems: list[str] = []
-        version = None
+        version, problem = self._current_version(corpus, counts)
+        problems = [problem] if problem else []
         try:
-            name = folder.current()
-            if name is not None:
-                version = folder.manifest(name)
-            elif counts.questions:
-                problems.append(f"no index has been built; run `faqsearch rebuild {corpus.name}`")
-        except IndexFileError as exc:
+            self._encoders.fingerprint(corpus.encoder)
+        except EncoderError as exc:
             problems.append(str(exc))
-        for ref in {corpus.encoder, version.encoder if version else corpus.encoder}:
-            try:
-                self._encoders.fingerprint(ref)
-            except EncoderError as exc:
-                problems.append(str(exc))
         age = (datetime.now(timezone.utc) - version.created_at).total_seconds() if version else None
         return CorpusStatus(
             name=corpus.name,
@@ -690,27 +720,27 @@ class FaqSearch:
             index_age_seconds=age,
             indexed=version.count if version else 0,
             pending=self._store.count_pending(corpus.id, version.last_question_id if version else 0),
-            problems=tuple(problems),
+            problems=tuple(dict.fromkeys(problems)),
         )
+
+    def _current_version(self, corpus: Corpus, counts: CorpusCounts) -> tuple[IndexVersion | None, str | None]:
+        """The index version that searches go by, and what is wrong with it or with there being none."""
+        folder = self._folder(corpus.name)
+        try:
+            name = folder.current()
+            if name is None:
+                return None, f"no index is current; run `faqsearch rebuild {corpus.name}`" if counts.questions else None
+            version = folder.manifest(name)
+        except IndexFileError as exc:
+            return None, str(exc)
+        if problem := self._unfit(corpus, version):
+            return None, problem
+        return version, None
 
 
 # --- helpers -------------------------------------------------------------------------------------
 
-_BATCH_HEADER = [
-    *(
-        "line",
-        "query",
-        "decision",
-        "rank",
-        "score",
-        "entry_id",
-        "key",
-        "question",
-        "matched_question",
-        "answer",
-    ),
-    "category",
-]
+_BATCH_HEADER = "line query decision rank score entry_id key question matched_question answer category".split()  # noqa: SIM905 - shorter
 
 
 def _batch_row(line: int, result: SearchResult, hit: Hit | None) -> list[str]:
@@ -721,6 +751,19 @@ def _batch_row(line: int, result: SearchResult, hit: Hit | None) -> list[str]:
         *(*start, str(hit.rank), f"{hit.score:.4f}", str(hit.entry_id), hit.key or ""),
         *(hit.question, hit.matched_question, hit.answer, hit.category),
     ]
+
+
+def _check_output(out: str | Path, source: str | Path) -> None:
+    """Refuse to write over what is being read, or where nothing can be written, before any work is done."""
+    if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
+        raise TableError(f"{out} is the file that is read; name another one to write")
+    if not Path(out).absolute().parent.is_dir():
+        raise TableError(f"{out} cannot be written: there is no folder {Path(out).absolute().parent}")
+
+
+def _without_cure(problem: str | None) -> str | None:
+    """What is wrong with an index, without the advice to rebuild it, which is under way."""
+    return problem.split("; run ")[0] if problem else None
 
 
 def _check_title(title: str) -> str:

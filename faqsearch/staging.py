@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +28,8 @@ CREATE TEMPORARY TABLE staged (
     line INTEGER PRIMARY KEY, key TEXT, answer TEXT NOT NULL, category TEXT NOT NULL, enabled INTEGER NOT NULL,
     valid_from TEXT, valid_to TEXT, entry_id INTEGER, is_new INTEGER NOT NULL DEFAULT 0);
 CREATE TEMPORARY TABLE staged_questions (
-    line INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, folded TEXT NOT NULL);
+    line INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, folded TEXT NOT NULL,
+    carried INTEGER NOT NULL DEFAULT 0);
 CREATE TEMPORARY TABLE kept (entry_id INTEGER PRIMARY KEY);
 CREATE TEMPORARY TABLE touched (entry_id INTEGER PRIMARY KEY);
 """
@@ -58,7 +60,9 @@ def stage(
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 staged,
             )
-            connection.exec_driver_sql("INSERT INTO staged_questions VALUES (?, ?, ?, ?)", questions)
+            connection.exec_driver_sql(
+                "INSERT INTO staged_questions (line, position, text, folded) VALUES (?, ?, ?, ?)", questions
+            )
         staged.clear()
         questions.clear()
         if progress:
@@ -103,8 +107,8 @@ class Apply:
         if match:
             self._match()
         self._keep_absent_fields()
+        self._keep_rejected(self.errors)
         self._reject_conflicts_in_file()
-        self._keep_rejected(errors)
         self._reject_conflicts_with_store()
         removed = self._remove_unnamed() if self._mode == "replace" else 0
         added, updated, unchanged = self._write()
@@ -142,7 +146,10 @@ class Apply:
         )
 
     def _keep_absent_fields(self) -> None:
-        """When merging, a field that the table has no column for stays as it is."""
+        """When merging, a field that the table has no column for stays as it is.
+
+        Similar questions that stay are carried over into the staging, so that what follows need not know.
+        """
         if self._mode == "replace":
             return
         for name in ("category", "enabled", "valid_from", "valid_to"):
@@ -153,23 +160,33 @@ class Apply:
                 )
         if "similar" not in self._fields:
             self._run(
-                "INSERT INTO staged_questions (line, position, text, folded)"
-                " SELECT s.line, q.position, q.text, q.folded FROM staged s JOIN questions q ON q.entry_id = s.entry_id"
+                "INSERT INTO staged_questions (line, position, text, folded, carried)"
+                " SELECT s.line, ROW_NUMBER() OVER (PARTITION BY s.line ORDER BY q.position), q.text, q.folded, 1"
+                " FROM staged s JOIN questions q ON q.entry_id = s.entry_id"
                 " WHERE q.position > 0 AND NOT EXISTS (SELECT 1 FROM staged_questions sq"
                 "  WHERE sq.line = s.line AND sq.folded = q.folded)"
             )
 
     def _reject_conflicts_in_file(self) -> None:
-        """Reject a row that shares a phrasing with a row above it."""
-        for line, position, text, first in self._run(
-            "SELECT sq.line, MIN(sq.position), sq.text, first.line FROM staged_questions sq JOIN staged s"
-            " ON s.line = sq.line JOIN (SELECT q.folded, MIN(q.line) AS line FROM staged_questions q JOIN staged"
-            " ON staged.line = q.line GROUP BY q.folded HAVING COUNT(*) > 1) first ON first.folded = sq.folded"
-            " WHERE sq.line > first.line GROUP BY sq.line ORDER BY sq.line"
-        ).all():
+        """Reject a row that shares a phrasing with a row above it that is not rejected itself."""
+        claimed: dict[str, int] = {}
+        shared = self._run(
+            "SELECT line, position, text, folded FROM staged_questions WHERE NOT carried AND folded IN"
+            " (SELECT q.folded FROM staged_questions q JOIN staged USING (line) WHERE NOT q.carried"
+            "  GROUP BY q.folded HAVING COUNT(*) > 1)"
+            " AND line IN (SELECT line FROM staged) ORDER BY line, position"
+        ).all()
+        for line, phrasings in groupby(shared, key=lambda row: int(row[0])):
+            rows = list(phrasings)
+            clash = next((row for row in rows if row[3] in claimed), None)
+            if clash is None:
+                claimed.update((row[3], line) for row in rows)
+                continue
+            first = claimed[clash[3]]
             name = self._run("SELECT key FROM staged WHERE line = :line", line=first).scalar()
             other = f"line {first}" + (f" (key {name!r})" if name else "")
-            self._reject(line, _field(position), f"{_short(text)} leads to another entry already: {other} of this file")
+            reason = f"{_short(clash[2])} leads to another entry already: {other} of this file"
+            self._reject(line, _field(clash[1]), reason)
 
     def _keep_rejected(self, errors: list[RowError]) -> None:
         """An entry that a rejected row names is not removed for that."""
@@ -197,11 +214,15 @@ class Apply:
         keeps = "q.entry_id NOT IN (SELECT entry_id FROM staged WHERE entry_id IS NOT NULL)"
         if self._mode == "replace":
             keeps += " AND q.entry_id IN (SELECT entry_id FROM kept)"
+        carried = (
+            "EXISTS (SELECT 1 FROM staged_questions c JOIN staged USING (line) WHERE c.carried AND c.folded = q.folded)"
+        )
         while conflicts := self._run(
             "SELECT sq.line, MIN(sq.position), sq.text, q.entry_id, e.key FROM staged s"
             " JOIN staged_questions sq ON sq.line = s.line"
             " JOIN questions q ON q.corpus_id = :corpus AND q.folded = sq.folded JOIN entries e ON e.id = q.entry_id"
-            f" WHERE q.entry_id IS NOT s.entry_id AND {keeps} GROUP BY sq.line ORDER BY sq.line"
+            f" WHERE q.entry_id IS NOT s.entry_id AND NOT sq.carried AND ({keeps} OR {carried})"
+            " GROUP BY sq.line ORDER BY sq.line"
         ).all():
             for line, position, text, entry_id, key in conflicts:
                 other = f"entry {entry_id}" + (f" (key {key!r})" if key else "")

@@ -7,6 +7,8 @@ changes: an edit deletes the question and makes a new one. The index relies on b
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +47,9 @@ SCHEMA = "0001"
 """The newest migration; a test holds it to the migrations folder."""
 BUSY_TIMEOUT_MS = 30_000
 HURRIED_TIMEOUT_MS = 50
+MAX_ID = 2**63 - 1
+
+_migrating = threading.Lock()  # Alembic keeps its state in module globals
 
 _tables = sa.MetaData()
 _corpora = sa.Table(
@@ -81,6 +86,13 @@ _questions = sa.Table(
     sa.Column("position", sa.Integer),
     sa.Column("text", sa.Text),
     sa.Column("folded", sa.Text),
+)
+_index_builds = sa.Table(
+    "index_builds",
+    _tables,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("corpus_id", sa.Integer),
+    sa.Column("at", sa.DateTime),
 )
 _query_log = sa.Table(
     "query_log",
@@ -141,8 +153,10 @@ class Store:
         try:
             with self._transaction() as connection:
                 current = self._schema_of(connection)
+            self._use_wal()  # only now: another program's database stays as it is
             if current != SCHEMA:
-                self._migrate()
+                with _migrating:
+                    self._migrate()
         except BaseException:
             self.close()
             raise
@@ -313,6 +327,23 @@ class Store:
         with self._transaction() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
+    def record_build(self, corpus_id: int, build: str) -> None:
+        """Remember that an index is built from this database, before it is published.
+
+        Ids are never reused within a database. One that is made anew, or comes back from a backup, gives them
+        out again: an index from before then must not be used, and is known by its build not being here.
+        """
+        with self._transaction(write=True) as connection:
+            connection.execute(_index_builds.insert().values(build=build, corpus_id=corpus_id, at=now()))
+
+    def has_build(self, corpus_id: int, build: str) -> bool:
+        """Whether an index was built from this database, for this corpus."""
+        query = sa.select(_index_builds.c.build).where(
+            _index_builds.c.build == build, _index_builds.c.corpus_id == corpus_id
+        )
+        with self._transaction() as connection:
+            return connection.scalar(query) is not None
+
     def count_pending(self, corpus_id: int, last_question_id: int) -> int:
         """How many questions are younger than an index."""
         query = _count(_questions).where(_questions.c.corpus_id == corpus_id, _questions.c.id > last_question_id)
@@ -464,7 +495,7 @@ class Store:
             with self._engine.connect() as connection:
                 yield connection
         except exc.DatabaseError as error:
-            raise StoreError(_explain(self.path, error)) from error
+            raise StoreError(_explain(self.path, str(error.orig))) from error
 
     @contextmanager
     def _begun(self, connection: sa.Connection, *, write: bool = False) -> Iterator[sa.Transaction]:
@@ -495,6 +526,15 @@ class Store:
         if names - {"sqlite_sequence"}:
             raise StoreError(f"{self.path} is a database of another program; name a new file in FAQSEARCH_DATABASE_URL")
         return None
+
+    def _use_wal(self) -> None:
+        """Write-ahead logging, so that readers and a writer do not block each other; kept in the file."""
+        with self._connection() as connection:
+            driver: Any = connection.connection.dbapi_connection  # outside any transaction
+            try:
+                driver.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.DatabaseError as error:
+                raise StoreError(_explain(self.path, str(error))) from error
 
     def _migrate(self) -> None:
         from alembic import command
@@ -538,7 +578,8 @@ class Store:
         connection.execute(_corpora.update().where(_corpora.c.id == corpus_id).values(revision=_corpora.c.revision + 1))
 
     def _entry(self, connection: sa.Connection, entry_id: int) -> Entry:
-        found = self._load_entries(connection, _entries.c.id == entry_id, limit=1)
+        known = 0 < entry_id <= MAX_ID
+        found = self._load_entries(connection, _entries.c.id == entry_id, limit=1) if known else []
         if not found:
             raise EntryNotFoundError(f"no entry {entry_id}; `faqsearch search` and `export` show the entries' ids")
         return found[0]
@@ -597,7 +638,6 @@ def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN4
     connection.isolation_level = None  # transactions are begun by _begin, not by the driver's guesses
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
         "synchronous = FULL",  # what was committed survives a power cut
         "foreign_keys = ON",
         "cache_size = -65536",
@@ -616,8 +656,7 @@ def _set_pragmas(connection: sa.Connection, **values: object) -> None:
         driver.execute(f"PRAGMA {name} = {value}")
 
 
-def _explain(path: Path, error: exc.DatabaseError) -> str:
-    what = str(error.orig)
+def _explain(path: Path, what: str) -> str:
     if "locked" in what:
         return f"{path} stayed locked by another process for {BUSY_TIMEOUT_MS // 1000} s; try again when it is done"
     if "not a database" in what or "malformed" in what:

@@ -75,6 +75,9 @@ NUMBERED = (
 QUERY_ALIASES = ("query", "用户问", "问法", *ALIASES["question"])
 EXPECTED_ALIASES = ("key", "expected", "entry", "编号", "期望", *ALIASES["key"])
 
+REJECT_HEADER = ("line", "column", "reason")
+"""The columns that a table of rejected rows begins with."""
+
 _SEPARATORS = re.compile(r"\r\n|[\r\n]|##|\|")
 _FORMULA = re.compile(r"'*[=+\-@]")
 _ESCAPED_FORMULA = re.compile(r"'+[=+\-@]")
@@ -424,7 +427,10 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
 def read_queries(path: str | Path) -> list[tuple[int, str]]:
     """Read queries, one a line, from a text file: (line, query). Blank lines are passed over."""
     path = Path(path)
-    encoding, _ = detect_encoding(path, read_head(path))
+    head = read_head(path, "a text file with one query a line")
+    if head.startswith(b"PK\x03\x04"):
+        raise TableError(f"{path} is an XLSX or ZIP file; expected a text file with one query a line")
+    encoding, _ = detect_encoding(path, head)
     queries = []
     with path.open(encoding=encoding, errors="surrogateescape") as handle:
         for line, text in enumerate(handle, start=1):
@@ -528,6 +534,8 @@ def _map_columns(path: Path, header: Sequence[str], mapping: Mapping[str, Sequen
                 f"expected one of {', '.join(ALIASES[name])}, or name it with --map {name}=COLUMN"
             )
     used = {index for indexes in (*found.values(), whole) for index in indexes}
+    if tuple(header[: len(REJECT_HEADER)]) == REJECT_HEADER:
+        used.update(range(len(REJECT_HEADER)))
     if extra := [title for index, title in enumerate(header) if index not in used and title]:
         notes.append(f"columns not used: {', '.join(extra)}")
     if not all(header):
@@ -618,13 +626,18 @@ def needs_numbered(similar: Iterable[str]) -> bool:
 
 
 def write_rejects(out: str | Path, reader: TableReader, errors: Sequence[RowError]) -> None:
-    """Write the rejected rows with line, column and reason before their own cells, to mend and import again."""
+    """Write the rejected rows with line, column and reason before their own cells, to mend and import again.
+
+    Where the table was such a file itself, the new reasons take the place of the old ones.
+    """
     by_line = {error.line: error for error in errors}
+    header = reader._columns.header
+    skip = len(REJECT_HEADER) if header[: len(REJECT_HEADER)] == REJECT_HEADER else 0
 
     def rows() -> Iterator[list[str]]:
-        yield ["line", "column", "reason", *reader._columns.header]
-        for error, cells in reader.rejects(by_line):
-            yield [str(error.line), error.column, error.reason, *(_showable(cell) for cell in cells)]
+        yield [*REJECT_HEADER, *header[skip:]]
+        for error, cells in reader.rejects(by_line) if by_line else ():
+            yield [str(error.line), error.column, error.reason, *map(_showable, cells[skip:] or cells)]
 
     write_cells(out, rows())
 

@@ -39,7 +39,7 @@ Run = Callable[..., Done]
 def run(tmp_path: Path, source: FakeSource, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process, with fake encoders, under its own home folder."""
     monkeypatch.setattr(service, "_Registry", lambda settings: source)
-    monkeypatch.setattr(cli, "_utf8_streams", lambda: None)  # the captured streams are not the real ones
+    monkeypatch.setattr(cli, "_prepare_streams", lambda: None)  # the captured streams are not the real ones
     monkeypatch.chdir(tmp_path)
 
     def run(*args: object, home: str = "home") -> Done:
@@ -110,7 +110,7 @@ def test_strict_saves_nothing_and_fails(run: Run, write_table: Callable[..., Pat
     done = run("import", write_table(["q", "a"], ["好", "答"], ["坏", ""]), "-c", "new", "--strict")
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("error: 1 rows of ")
-    assert run("corpus", "list", "--json").json == {"corpora": []}
+    assert run("corpus", "list", "--json").json == {"corpora": []}  # not even the corpus
 
 
 def test_dry_run_and_no_sync(run: Run, write_table: Callable[..., Path], encoder: FakeEncoder) -> None:
@@ -139,7 +139,7 @@ def test_search_shows_decision_question_match_and_answer(imported: Run) -> None:
     done = imported("search", "我要早点还钱", "-c", "bank", "-k", "2")
     lines = done.out.splitlines()
     assert lines[0] == "answer"
-    assert "1. 怎么提前还款  [0.950] (B1, 贷款)" in lines
+    assert "1. 怎么提前还款  [0.950] (entry 1, B1, 贷款)" in lines
     assert "   matched: 提前结清" in lines
     assert lines[4:6] == ["   打开“贷款”。", "   点提前还款。"]
     assert imported("search", "额度不够用", "-c", "bank").out.startswith("suggest: ")
@@ -301,7 +301,7 @@ def test_hit_test_prints_figures_and_misses(imported: Run, write_table: Callable
         "100.0",
         *done.out.splitlines()[1].split()[5:],
     ]
-    assert "1 misses:" in done.out
+    assert "misses: 1" in done.out
     assert "  line 3: 额度不够用" in done.out
     report = imported("hit-test", tests, "-c", "bank", "--json").json
     assert (report["right"], report["suggested"], report["true_nones"], report["auc"]) == (1, 1, 1, 1.0)
@@ -314,7 +314,7 @@ def test_a_corpus_is_made_changed_and_deleted(imported: Run) -> None:
     assert changed.json["answer_threshold"] == 0.95
     assert "run `faqsearch rebuild 新卡`" in changed.err
     assert imported("corpus", "delete", "新卡").code == 2
-    assert imported("corpus", "delete", "新卡", "--yes").out == "deleted 新卡 with 0 entries\n"
+    assert imported("corpus", "delete", "新卡", "--yes").out == "deleted 新卡, entries: 0\n"
     assert [row["name"] for row in imported("corpus", "list", "--json").json["corpora"]] == ["bank"]
 
 
@@ -328,6 +328,47 @@ def test_debug_shows_the_traceback_before_the_line(
     assert stopped.value.code == 1
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == "error: no corpus 'nope'; there are bank"
+
+
+def test_nothing_that_is_read_is_written_over(imported: Run, write_table: Callable[..., Path], tmp_path: Path) -> None:
+    table = write_table(["q", "a"], ["好", "答"], ["坏", ""])
+    before = table.read_bytes()
+    refused = imported("import", table, "-c", "bank", "--rejects", table)
+    assert (refused.code, table.read_bytes()) == (1, before)
+    assert refused.err == f"error: {table} is the file that is read; name another one to write\n"
+    assert imported("search", "--batch", table, "-c", "bank", "-o", table).code == 1
+    assert table.read_bytes() == before
+    assert imported("template", "-o", table).err.startswith(f"error: {table} exists already")
+    missing = imported("import", table, "-c", "bank", "--rejects", tmp_path / "no" / "r.csv")
+    assert missing.code == 1
+    assert imported("corpus", "show", "bank", "--json").json["entries"] == 3
+
+
+def test_a_failure_is_one_json_object_too(imported: Run, write_table: Callable[..., Path]) -> None:
+    done = imported("search", "x", "-c", "nope", "--json")
+    assert (done.code, done.json) == (1, {"error": "no corpus 'nope'; there are bank"})
+    strict = imported("import", write_table(["q", "a"], ["坏", ""]), "-c", "bank", "--strict", "--json")
+    assert (strict.code, strict.json["rejected"], strict.json["errors"][0]["reason"]) == (1, 1, "no answer")
+
+
+@pytest.mark.parametrize("args", [("status",), ("corpus", "list"), ("rebuild", "--all"), ("export", "-c", "x")])
+def test_reading_makes_no_database(run: Run, args: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*args, home="typo")
+    assert (done.code, (tmp_path / "typo").exists()) == (1, False)
+    assert "import a table first, or check --home" in done.err
+
+
+def test_a_table_may_come_from_stdin(
+    run: Run, write_table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with write_table(["q", "a"], ["问", "答"]).open("r", encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run("import", "-", "-c", "new").out.startswith("new (new corpus): 1 added")
+
+
+def test_a_pipe_that_cannot_be_read_twice_is_told(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run("import", tmp_path / "pipe", "-c", "new").err.startswith(f"error: {tmp_path / 'pipe'} is a pipe")
 
 
 @pytest.mark.parametrize("command", ["", "import", "search", "rebuild", "hit-test", "entry add", "index rollback"])

@@ -235,13 +235,13 @@ def test_characters_that_no_cell_may_hold_are_named(text: str, found: str | None
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"", " is empty; expected a header line and rows below it"),
-        (b" \r\n\n", " is empty; expected a header line and rows below it"),
+        (b"", " is empty; expected a CSV, TSV or XLSX file with a header line"),
+        (b" \r\n\n", " is empty; expected a CSV, TSV or XLSX file with a header line"),
         (b"\xef\xbb\xbf\n", " has no header line that can be read as CSV or TSV"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, " is a binary file; expected a CSV, TSV or XLSX table"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), " is an old XLS file, or has a password; save it as XLSX"),
         (b"PK\x03\x04" + b"x" * 200, " is a damaged XLSX file, or none"),
-        ("问题,答案\nq,a\n".encode("utf-16-le"), ": the header line holds a NUL byte; is this a table?"),
+        ("问题,答案\nq,a\n".encode("utf-16-le"), ", header line: a NUL byte; is this a table?"),
         ("问题,答案\n".encode("utf-16") + b"a", " cannot be read as utf-16: "),
         (b'"question,answer\nq,a\n', " has no header line that can be read as CSV or TSV"),
     ],
@@ -254,7 +254,10 @@ def test_a_file_that_is_no_table_is_told_in_one_line(tmp_path: Path, data: bytes
 
 
 def test_a_folder_and_a_missing_file_are_told_in_one_line(tmp_path: Path) -> None:
-    assert _fails(tmp_path) == f"{tmp_path} is a folder; expected a CSV, TSV or XLSX file"
+    assert (
+        _fails(tmp_path)
+        == f"{tmp_path} is a folder; expected a CSV, TSV or XLSX file with a header line and rows below it"
+    )
     assert _fails(tmp_path / "no.csv") == f"{tmp_path / 'no.csv'} does not exist; check the path"
 
 
@@ -327,7 +330,7 @@ def test_worksheet_lines_are_its_row_numbers_despite_blank_rows(tmp_path: Path) 
 
     assert source.header == ["问题", "答案"]
     assert rows == [(4, ["q1", "a1"]), (9, ["q2", "a2"])]
-    assert source.notes == ["only the first worksheet is read: Sheet"]
+    assert source.notes == ["worksheet 'Sheet' is read, others are not: 旧版"]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.xls", "t.XLSX", "导出"])

@@ -37,6 +37,7 @@ DRAFT = IndexVersion(
     sha256="",
     revision=7,
     last_question_id=42,
+    build="b1",
     created_at=datetime.min.replace(tzinfo=timezone.utc),
 )
 
@@ -227,6 +228,7 @@ def test_a_published_version_is_current_and_says_what_it_is(folder: IndexFolder)
         "sha256": hashlib.sha256((path / "index.faiss").read_bytes()).hexdigest(),
         "revision": 7,
         "last_question_id": 42,
+        "build": "b1",
         "created_at": second.created_at.isoformat(),
     }
 
@@ -299,8 +301,8 @@ def change(**values: object) -> Callable[[Path], None]:
         ("index.faiss", flip_a_byte, "is damaged: its checksum is not the manifest's"),
         ("index.faiss", halve, "is damaged: its checksum is not the manifest's"),
         ("index.faiss", Path.unlink, "is missing"),
-        ("manifest.json", halve, "is damaged (JSONDecodeError)"),
-        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe\xff"), "is damaged (UnicodeDecodeError)"),
+        ("manifest.json", halve, "is damaged, or of another program version"),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe\xff"), "is damaged, or of another program version"),
         ("manifest.json", lambda path: path.write_text("[]"), "is damaged"),
         ("manifest.json", lambda path: path.write_text("3"), "is damaged"),
         ("manifest.json", lambda path: path.write_text("{}"), "is damaged"),

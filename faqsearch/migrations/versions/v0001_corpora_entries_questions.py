@@ -1,4 +1,4 @@
-"""Corpora, entries, questions and the query log."""
+"""Corpora, entries, questions, index builds and the query log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -49,6 +49,14 @@ def upgrade() -> None:
     )
     op.create_index("questions_by_entry", "questions", ["entry_id", "position"])
     op.create_index("questions_by_corpus", "questions", ["corpus_id", "id"])
+    # An index version whose build is not here was built from another database, or from a later
+    # state of this one before a backup came back: its question ids may mean other questions.
+    op.create_table(
+        "index_builds",
+        sa.Column("build", sa.Text, primary_key=True),
+        sa.Column("corpus_id", sa.Integer, sa.ForeignKey("corpora.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("at", sa.DateTime, nullable=False),
+    )
     op.create_table(
         "query_log",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -70,5 +78,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove everything."""
-    for table in ("query_log", "questions", "entries", "corpora"):
+    for table in ("query_log", "index_builds", "questions", "entries", "corpora"):
         op.drop_table(table)
