@@ -230,7 +230,7 @@ def test_verify_counts_what_is_pending_and_stale_and_names_problems(
     del source.encoders["embedded"]
     assert bank.verify_index("bank").problems == ("no encoder 'embedded' on this machine; expected other",)
     bank.create_corpus("empty", encoder="other")
-    assert bank.verify_index("empty").problems == ("no index has been built; run `faqsearch rebuild empty`",)
+    assert bank.verify_index("empty").problems == ("no index is current; run `faqsearch rebuild empty`",)
 
 
 def test_a_version_of_another_corpus_s_questions_does_not_verify(bank: FaqSearch, write_table: WriteTable) -> None:
