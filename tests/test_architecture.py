@@ -47,6 +47,7 @@ ONLY_USERS = {
     "csv": {"files"},
     "opencc": {"text"},
     "typer": {"cli"},
+    "rich": {"cli"},
     "huggingface_hub": {"registry"},
 }
 
