@@ -270,7 +270,9 @@ def search(
             summary = ", ".join(f"{count} {decision}" for decision, count in counts.items())
             typer.echo(f"{sum(counts.values())} queries: {summary}; written to {output}")
     elif as_json:
-        _print_json(result)
+        fields = _plain(result)
+        del fields["query_id"]  # for programs that give feedback: they have FaqSearch
+        _print_json(fields)
     else:
         _print_result(result)
         if result.index_version is None and result.hits:
@@ -291,7 +293,9 @@ def hit_test(
     with _service() as faq, _progress() as progress:
         report = faq.hit_test(file, corpus=corpus, progress=progress)
     if as_json:
-        _print_json(report)
+        fields = _plain(report)
+        del fields["scored"]
+        _print_json(fields)
     else:
         _print_hit_test(report)
 

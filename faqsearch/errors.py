@@ -9,7 +9,9 @@
     │   ├── CorpusNotFoundError
     │   ├── CorpusExistsError
     │   ├── EntryNotFoundError
-    │   └── EntryInvalidError   an entry that breaks a rule, a phrasing that is taken among them
+    │   ├── EntryInvalidError   an entry that breaks a rule, a phrasing that is taken among them
+    │   ├── EntryConflictError  somebody else has changed the entry meanwhile
+    │   └── QueryNotFoundError
     ├── EncoderError        a checkpoint that is missing, damaged or of an unknown kind
     └── IndexFileError      an index version that is missing, damaged or does not fit
         └── IndexBusyError  another process is rebuilding this index
@@ -22,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from faqsearch.model import ImportReport
+    from faqsearch.model import Entry, ImportReport
 
 
 class FaqSearchError(Exception):
@@ -67,6 +69,18 @@ class EntryNotFoundError(StoreError):
 
 class EntryInvalidError(StoreError):
     """An entry that breaks a rule: no answer, over length, a phrasing that leads elsewhere."""
+
+
+class EntryConflictError(StoreError):
+    """The entry was changed since it was read; `entry` is what it is now."""
+
+    def __init__(self, message: str, entry: Entry) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
+class QueryNotFoundError(StoreError):
+    """No logged query of this id."""
 
 
 class EncoderError(FaqSearchError):

@@ -28,6 +28,17 @@ def mrr_at_k(ranks: Ranks, k: int) -> float:
     return sum(1 / rank for rank in ranks if rank is not None and rank <= k) / len(ranks) if ranks else 0.0
 
 
+def decisions_at(scores: Sequence[float], answer: float, suggest: float) -> tuple[int, int, int]:
+    """How many scores would be answered, suggested and refused at these thresholds.
+
+    >>> decisions_at([0.95, 0.9, 0.85, 0.2], 0.9, 0.8)
+    (2, 1, 1)
+    """
+    answered = sum(score >= answer for score in scores)
+    suggested = sum(suggest <= score < answer for score in scores)
+    return answered, suggested, len(scores) - answered - suggested
+
+
 def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     """Probability that a positive scores above a negative, ties counting half (the Mann-Whitney statistic).
 

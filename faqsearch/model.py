@@ -11,6 +11,10 @@ from datetime import datetime
 from typing import Literal
 
 Decision = Literal["answer", "suggest", "none"]
+Feedback = Literal["right", "wrong", "instead"]
+"""What a person says of an answer; `instead` names the entry that would have been right."""
+EntryState = Literal["on", "off", "expired", "upcoming"]
+"""on: shown now; off: switched off; expired, upcoming: outside its validity period."""
 ImportMode = Literal["merge", "replace"]
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -90,6 +94,8 @@ class Entry:
     valid_to: datetime | None
     created_at: datetime
     updated_at: datetime
+    version: int
+    """Grows with every change to the entry."""
 
     @property
     def question(self) -> str:
@@ -151,6 +157,8 @@ class SearchResult:
     index_version: str | None
     """None where no index has been built yet and every question was compared directly."""
     took_ms: Timing
+    query_id: str = ""
+    """Names the query in the log, for feedback; "" where it was not logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +184,15 @@ class TableInfo:
     columns: Mapping[str, tuple[str, ...]]
     """Field → the headers that fill it, e.g. {"question": ("标准问",)}."""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TablePreview:
+    """What was understood of a table, with its header and first rows as they are."""
+
+    info: TableInfo
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +271,98 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryPage:
+    """Some of the entries that a filter leaves, and how many it leaves in all."""
+
+    total: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to an entry: who, when, and the entry before it; None where there was none yet."""
+
+    id: int
+    entry_id: int
+    at: datetime
+    who: str
+    action: str
+    """add, edit, import, enable, disable, category, restore or delete."""
+    before: EntryDraft | None
+    after: EntryDraft | None
+    """None where the entry was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedQuery:
+    """A query of the log that is waiting to be dealt with."""
+
+    query_id: str
+    query: str
+    at: datetime
+    decision: Decision
+    feedback: Feedback | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryGroup:
+    """Unanswered queries that ask nearly the same."""
+
+    queries: tuple[LoggedQuery, ...]
+    """Newest first; the first one stands for the group."""
+    nearest: tuple[Hit, ...]
+    """The entries that are nearest to it."""
+
+    @property
+    def count(self) -> int:
+        """How often it was asked."""
+        return len(self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """How many of a kind on a day."""
+
+    day: str
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskedEntry:
+    """An entry with how often it was the first hit of an answer or suggestion."""
+
+    entry_id: int
+    question: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Milliseconds of one stage of a search, over the logged queries."""
+
+    stage: str
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the query log of a corpus says of the last days."""
+
+    corpus: str
+    days: int
+    queries: int
+    decisions: tuple[DayCount, ...]
+    feedback: tuple[DayCount, ...]
+    most_asked: tuple[AskedEntry, ...]
+    never_asked: tuple[AskedEntry, ...]
+    never_asked_total: int
+    scores: tuple[float, ...]
+    stages: tuple[StageTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HitTest:
     """A query with the key (or primary question) of the entry that it should find, or with none."""
 
@@ -277,6 +386,17 @@ class Miss:
     found: str | None
     """Key of the first hit, or its question where it has no key."""
     matched_question: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTest:
+    """A hit test's score, for choosing thresholds."""
+
+    score: float
+    """Of the first hit; -1 where there was none."""
+    answerable: bool
+    right: bool
+    """Whether the first hit is the expected entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +428,8 @@ class HitTestReport:
     true_nones: int
     """Queries without an entry decided `none`."""
     misses: tuple[Miss, ...] = field(repr=False, default=())
+    scored: tuple[ScoredTest, ...] = field(repr=False, default=())
+    """Every query, in the file's order."""
 
 
 @dataclass(frozen=True, slots=True)

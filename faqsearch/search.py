@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,8 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from faqsearch.errors import IndexFileError, QueryError
-from faqsearch.model import Corpus, Decision, Hit, IndexVersion, LiveQuestion, Progress, SearchResult, Timing
-from faqsearch.store import LoggedQuery, Store
+from faqsearch.model import (
+    Corpus,
+    Decision,
+    Hit,
+    IndexVersion,
+    LiveQuestion,
+    LoggedQuery,
+    Progress,
+    SearchResult,
+    Timing,
+)
+from faqsearch.store import LogLine, Store
 from faqsearch.text import NORMALISATION, normalise
 
 if TYPE_CHECKING:
@@ -107,7 +118,7 @@ class Searcher:
         self._lock = threading.Lock()
         self._corpus_locks: dict[int, threading.Lock] = {}
         self._states: dict[int, _State] = {}
-        self._unlogged: list[LoggedQuery] = []
+        self._unlogged: list[LogLine] = []
 
     def search(
         self, texts: Sequence[str], corpus: Corpus, k: int, *, log: bool, progress: Progress | None = None
@@ -124,8 +135,33 @@ class Searcher:
                 progress("searching", len(results), len(queries))
         return results
 
-    def close(self) -> None:
-        """Write what is left of the query log."""
+    def group(self, corpus: Corpus, queries: Sequence[LoggedQuery]) -> list[list[LoggedQuery]]:
+        """Put queries that ask nearly the same together: the largest group first, then the newest.
+
+        Args:
+            corpus: whose encoder compares them; the answer threshold says what is nearly the same.
+            queries: newest first; they stay so within a group.
+        """
+        by_text: dict[str, list[LoggedQuery]] = {}
+        for query in queries:
+            by_text.setdefault(normalise(query.query), []).append(query)
+        texts = sorted(by_text, key=lambda text: -len(by_text[text]))  # stable: equally frequent ones stay newest first
+        vectors = self._state(corpus).encoder.encode(texts)
+        leaders: list[int] = []
+        groups: list[list[LoggedQuery]] = []
+        for row, text in enumerate(texts):
+            scores = vectors[leaders] @ vectors[row] if leaders else np.empty(0)
+            if len(scores) and scores.max() >= corpus.answer_threshold:
+                groups[int(scores.argmax())] += by_text[text]
+            else:
+                leaders.append(row)
+                groups.append(list(by_text[text]))
+        for group in groups:
+            group.sort(key=lambda query: query.at, reverse=True)
+        return sorted(groups, key=lambda group: (len(group), group[0].at), reverse=True)
+
+    def flush_log(self) -> None:
+        """Write what is left of the query log, waiting for other writers."""
         with self._lock:
             unlogged, self._unlogged = self._unlogged, []
         if unlogged:
@@ -168,12 +204,13 @@ class Searcher:
         )
         results = [_result(query, corpus, state, best[row], took) for row, query in enumerate(queries)]
         if log:
+            results = [replace(result, query_id=uuid.uuid4().hex) for result in results]
             now = datetime.now()
             tops = [best[row][0][1].id if best[row] else None for row in range(len(queries))]
-            self._log([LoggedQuery(corpus.id, now, top, result) for top, result in zip(tops, results, strict=True)])
+            self._log([LogLine(corpus.id, now, top, result) for top, result in zip(tops, results, strict=True)])
         return results
 
-    def _log(self, items: list[LoggedQuery]) -> None:
+    def _log(self, items: list[LogLine]) -> None:
         """Write to the query log; while another process writes, keep the lines for the next time."""
         with self._lock:
             waiting, self._unlogged = self._unlogged + items, []

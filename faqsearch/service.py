@@ -29,17 +29,22 @@ from faqsearch.errors import (
     FaqSearchError,
     ImportRejectedError,
     IndexFileError,
+    QueryError,
     StoreError,
     TableError,
 )
 from faqsearch.model import (
     LABEL_LIMIT,
+    Change,
     Corpus,
     CorpusCounts,
     CorpusStatus,
     Decision,
     Entry,
     EntryDraft,
+    EntryPage,
+    EntryState,
+    Feedback,
     Hit,
     HitTestReport,
     ImportMode,
@@ -47,15 +52,19 @@ from faqsearch.model import (
     IndexVersion,
     Miss,
     Progress,
+    QueryGroup,
     RebuildReport,
+    ScoredTest,
     SearchResult,
+    Statistics,
     Status,
+    TablePreview,
     VerifyReport,
 )
 from faqsearch.search import Encoders, EncoderSource, Searcher
-from faqsearch.settings import Settings
-from faqsearch.store import Store
-from faqsearch.text import NORMALISATION
+from faqsearch.settings import Settings, system_user
+from faqsearch.store import Store, draft_of
+from faqsearch.text import NORMALISATION, normalise
 
 if TYPE_CHECKING:
     from faqsearch.encoder import Encoder
@@ -116,7 +125,7 @@ class FaqSearch:
     def close(self) -> None:
         """Write what is left of the query log and close the database."""
         try:
-            self._searcher.close()
+            self._searcher.flush_log()
         finally:
             self._store.close()
 
@@ -284,42 +293,195 @@ class FaqSearch:
         """All entries of a corpus, by id, streamed."""
         return self._store.entries(corpus)
 
-    def add_entry(self, corpus: str, draft: EntryDraft) -> Entry:
+    def entry_page(
+        self,
+        corpus: str,
+        *,
+        text: str = "",
+        category: str | None = None,
+        state: EntryState | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> EntryPage:
+        """Some of the entries that a filter leaves, newest change first.
+
+        Args:
+            corpus: which corpus.
+            text: stands in a question (folded as for matching) or in the answer, or is the key.
+            category: exactly this one.
+            state: on, off, expired or upcoming.
+            offset: how many to pass over.
+            limit: how many at most.
+        """
+        found = self._store.corpus(corpus)
+        return self._store.entry_page(found.id, text=text, category=category, state=state, offset=offset, limit=limit)
+
+    def categories(self, corpus: str) -> dict[str, int]:
+        """How many entries each category of a corpus has, by its name."""
+        return self._store.categories(self._store.corpus(corpus).id)
+
+    def add_entry(self, corpus: str, draft: EntryDraft, *, who: str | None = None) -> Entry:
         """Add an entry; the next search finds it.
 
         Raises:
             EntryInvalidError: no question, no answer, over length, a key or phrasing that is taken.
         """
         self._store.corpus(corpus)
-        return self._store.add_entry(corpus, _checked(draft))
+        return self._store.add_entry(corpus, _checked(draft), who=self._who(who))
 
-    def edit_entry(self, entry_id: int, **changes: Any) -> Entry:  # noqa: ANN401 - EntryDraft's fields
+    def edit_entry(
+        self,
+        entry_id: int,
+        *,
+        version: int | None = None,
+        who: str | None = None,
+        **changes: Any,  # noqa: ANN401 - EntryDraft's fields
+    ) -> Entry:
         """Change fields of an entry (those of `EntryDraft`); the next search goes by them.
+
+        Args:
+            entry_id: which entry.
+            version: the version that the changes were made to; None overwrites whatever there is.
+            who: whom the history names; the setting `person` unless given.
+            **changes: the fields that change.
 
         Raises:
             EntryNotFoundError: no such entry.
+            EntryConflictError: the entry is not of that version any more; it holds the entry as it is.
             EntryInvalidError: as for `add_entry`.
         """
-        entry = self._store.entry(entry_id)
-        draft = EntryDraft(
-            question=entry.question,
-            answer=entry.answer,
-            similar=entry.similar,
-            key=entry.key,
-            category=entry.category,
-            enabled=entry.enabled,
-            valid_from=entry.valid_from,
-            valid_to=entry.valid_to,
-        )
-        return self._store.edit_entry(entry_id, _checked(replace(draft, **changes)))
+        draft = replace(draft_of(self._store.entry(entry_id)), **changes)
+        return self._store.edit_entry(entry_id, _checked(draft), version=version, who=self._who(who))
 
-    def set_enabled(self, entry_id: int, enabled: bool) -> Entry:
+    def set_enabled(self, entry_id: int, enabled: bool, *, who: str | None = None) -> Entry:
         """Switch an entry on or off; one that is off is never shown."""
-        return self._store.set_enabled(entry_id, enabled)
+        self._store.entry(entry_id)
+        self.set_enabled_many([entry_id], enabled, who=who)
+        return self._store.entry(entry_id)
 
-    def delete_entry(self, entry_id: int) -> Entry:
-        """Delete an entry with its questions; what it was."""
-        return self._store.delete_entry(entry_id)
+    def set_enabled_many(self, entry_ids: Sequence[int], enabled: bool, *, who: str | None = None) -> int:
+        """Switch several entries on or off; how many that changed."""
+        action = "enable" if enabled else "disable"
+        return self._store.set_many(entry_ids, {"enabled": enabled}, who=self._who(who), action=action)
+
+    def set_category_many(self, entry_ids: Sequence[int], category: str, *, who: str | None = None) -> int:
+        """Give several entries the same category; how many that changed."""
+        checked = _checked(EntryDraft(question="?", answer="?", category=category)).category
+        return self._store.set_many(entry_ids, {"category": checked}, who=self._who(who), action="category")
+
+    def delete_entry(self, entry_id: int, *, who: str | None = None) -> Entry:
+        """Delete an entry with its questions; what it was. Its history stays."""
+        return self._store.delete_entry(entry_id, who=self._who(who))
+
+    def history(self, entry_id: int) -> list[Change]:
+        """The changes to an entry, newest first; also of one that was deleted."""
+        return self._store.changes(entry_id)
+
+    def restore_entry(self, entry_id: int, change_id: int, *, who: str | None = None) -> Entry:
+        """Bring back what an entry was before a change.
+
+        Raises:
+            EntryNotFoundError: no such entry, or no state before that change.
+            EntryInvalidError: a phrasing leads to another entry by now.
+        """
+        change = next((item for item in self._store.changes(entry_id) if item.id == change_id), None)
+        if change is None or change.before is None:
+            raise EntryNotFoundError(f"entry {entry_id} has no state before change {change_id}; see its history")
+        return self._store.edit_entry(entry_id, change.before, who=self._who(who), action="restore")
+
+    def neighbours(self, text: str, *, corpus: str, k: int = 5, without: int | None = None) -> tuple[Hit, ...]:
+        """The stored questions nearest to one that is being written, by entry.
+
+        Args:
+            text: the question as far as it is written; nothing is near an empty one.
+            corpus: where to look.
+            k: how many entries at most.
+            without: an entry to leave out, being the one that is edited.
+        """
+        if not normalise(text):
+            return ()
+        hits = self.search(text, corpus=corpus, k=k + 1, log=False).hits
+        return tuple(hit for hit in hits if hit.entry_id != without)[:k]
+
+    # --- the query log
+
+    def give_feedback(
+        self, query_id: str, feedback: Feedback, *, entry_id: int | None = None, who: str | None = None
+    ) -> None:
+        """Keep what a person says of the answer to a query; the last word counts.
+
+        Args:
+            query_id: `SearchResult.query_id`.
+            feedback: right, wrong (it joins the unanswered ones), or instead.
+            entry_id: for `instead`, the entry that would have been right.
+            who: who says so; the setting `person` unless given.
+
+        Raises:
+            QueryNotFoundError: the query is not in the log.
+        """
+        if (feedback == "instead") != (entry_id is not None):
+            raise QueryError("feedback: name an entry for `instead`, and for nothing else")
+        if entry_id is not None:
+            self._store.entry(entry_id)
+        self._searcher.flush_log()
+        self._store.give_feedback(query_id, feedback, entry_id, self._who(who))
+
+    def enqueue(self, query_id: str) -> None:
+        """Put a logged query into the queue of unanswered ones (those decided `none` are there by themselves)."""
+        self._searcher.flush_log()
+        self._store.enqueue(query_id)
+
+    def unanswered(self, corpus: str, *, limit: int = 50) -> tuple[QueryGroup, ...]:
+        """Queries that got `none`, were marked wrong or were put there, those that ask nearly the same together.
+
+        Groups are made by the corpus's encoder: a query joins the first group whose leader it scores the answer
+        threshold with. Most frequent first, then newest.
+        """
+        self._searcher.flush_log()
+        found = self._store.corpus(corpus)
+        groups = self._searcher.group(found, self._store.unanswered(found.id))[:limit]
+        if not groups:
+            return ()
+        results = self.search_many([group[0].query for group in groups], corpus=corpus, k=3, log=False)
+        return tuple(QueryGroup(tuple(group), result.hits) for group, result in zip(groups, results, strict=True))
+
+    def attach_queries(self, query_ids: Sequence[str], entry_id: int, text: str, *, who: str | None = None) -> Entry:
+        """Make a query's text a similar question of an entry, and take the queries out of the queue.
+
+        Raises:
+            EntryInvalidError: the text leads to another entry already.
+        """
+        entry = self._store.entry(entry_id)
+        entry = self.edit_entry(entry_id, version=entry.version, who=who, similar=(*entry.similar, text))
+        self._store.handle(query_ids, "attached", self._who(who))
+        return entry
+
+    def answer_queries(
+        self, query_ids: Sequence[str], corpus: str, draft: EntryDraft, *, who: str | None = None
+    ) -> Entry:
+        """Add an entry that answers queries, and take these out of the queue."""
+        entry = self.add_entry(corpus, draft, who=who)
+        self._store.handle(query_ids, "added", self._who(who))
+        return entry
+
+    def dismiss_queries(self, query_ids: Sequence[str], *, who: str | None = None) -> None:
+        """Take queries out of the queue without an answer."""
+        self._store.handle(query_ids, "dismissed", self._who(who))
+
+    def statistics(self, corpus: str, *, days: int = 30, top: int = 10, sample: int = 20_000) -> Statistics:
+        """What the query log says of the last days (today included).
+
+        Args:
+            corpus: which corpus.
+            days: how many days, from 1.
+            top: how many of the most asked and never asked entries.
+            sample: newest queries that scores and times are taken from.
+        """
+        self._searcher.flush_log()
+        return self._store.statistics(self._store.corpus(corpus), days, top=top, sample=sample)
+
+    def _who(self, who: str | None) -> str:
+        return (self.settings.person or system_user()) if who is None else who.strip()
 
     # --- tables
 
@@ -335,6 +497,7 @@ class FaqSearch:
         encoding: str | None = None,
         rejects: str | Path | None = None,
         sync: bool = True,
+        who: str | None = None,
         progress: Progress | None = None,
     ) -> ImportReport:
         """Import a FAQ table in one transaction, then bring the index up to date.
@@ -350,6 +513,7 @@ class FaqSearch:
             mapping: field → headers, over the aliases.
             encoding: over what the bytes suggest.
             rejects: a file for the rejected rows, to mend and import again.
+            who: whom the history names; the setting `person` unless given.
             sync: whether to rebuild the index afterwards; the entries are found either way.
             progress: told (stage, done, total).
 
@@ -372,6 +536,7 @@ class FaqSearch:
                 mode=mode,
                 dry_run=dry_run,
                 strict=strict,
+                who=self._who(who),
                 progress=progress,
             )
             errors = tuple(replace(error, column=reader.title(error.column)) for error in done.errors)
@@ -402,6 +567,22 @@ class FaqSearch:
         if dry_run or not sync:
             return report
         return self._sync(report, progress)
+
+    def preview_table(
+        self,
+        path: str | Path,
+        *,
+        mapping: Mapping[str, Sequence[str]] | None = None,
+        encoding: str | None = None,
+        rows: int = 5,
+    ) -> TablePreview:
+        """What would be understood of a table, and its first rows as they are.
+
+        Raises:
+            TableError: the file is no table.
+        """
+        with tables.open_table(path, mapping=mapping, encoding=encoding) as reader:
+            return TablePreview(reader.info, reader.header, tuple(reader.sample(rows)))
 
     def _sync(self, report: ImportReport, progress: Progress | None) -> ImportReport:
         """Rebuild after an import. What fails here does not undo the import: say so instead."""
@@ -646,15 +827,16 @@ class FaqSearch:
         queries = [test.query for test in tests]
         results = self.search_many(queries, corpus=corpus, k=10, log=False, progress=progress)
         ranks: list[int | None] = []
-        scores, labels, misses = [], [], []
+        scored: list[ScoredTest] = []
+        misses = []
         tally = dict.fromkeys(
             ("right", "wrong", "suggested", "refused", "false_answers", "false_suggestions", "true_nones"), 0
         )
         for test, result in zip(tests, results, strict=True):
             wanted = expected[test.expected] if test.expected else None
             rank = next((hit.rank for hit in result.hits if hit.entry_id == wanted), None)
-            scores.append(result.hits[0].score if result.hits else -1.0)
-            labels.append(wanted is not None)
+            score = result.hits[0].score if result.hits else -1.0
+            scored.append(ScoredTest(score, wanted is not None, rank == 1))
             if wanted is not None:
                 ranks.append(rank)
             outcome = _outcome(wanted is not None, rank, result.decision)
@@ -668,7 +850,7 @@ class FaqSearch:
                         expected=test.expected,
                         expected_rank=rank,
                         decision=result.decision,
-                        score=scores[-1],
+                        score=score,
                         found=(top.key or top.question) if top else None,
                         matched_question=top.matched_question if top else "",
                     )
@@ -680,10 +862,11 @@ class FaqSearch:
             accuracy_at_1=evaluate.accuracy_at_k(ranks, 1),
             accuracy_at_5=evaluate.accuracy_at_k(ranks, 5),
             mrr_at_10=evaluate.mrr_at_k(ranks, 10),
-            auc=evaluate.roc_auc(scores, labels),
+            auc=evaluate.roc_auc([test.score for test in scored], [test.answerable for test in scored]),
             answer_threshold=found.answer_threshold,
             suggest_threshold=found.suggest_threshold,
             misses=tuple(misses),
+            scored=tuple(scored),
             **tally,
         )
 

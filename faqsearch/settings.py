@@ -7,6 +7,7 @@ folder do not count then.
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,8 @@ class Settings:
     """Index versions that a rebuild leaves in place, the current one among them."""
     batch_size: int = 32
     """Texts that the encoder takes at once."""
+    person: str = ""
+    """Whom the history names where nobody else is given; the system's user while this is empty."""
 
     @property
     def database_path(self) -> Path:
@@ -79,6 +82,7 @@ class Settings:
             query_log=self.query_log,
             keep_versions=self.keep_versions,
             batch_size=self.batch_size,
+            person=self.person,
         )
 
 
@@ -103,11 +107,21 @@ def _expand(path: str, origin: str) -> Path:
         raise SettingsError(f"{origin} is {path!r}, but there is no such user; name the folder in full") from exc
 
 
+def system_user() -> str:
+    """The name that the system knows the user by; "" where it has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a user without a name
+        return ""
+
+
 def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa: ANN401 - one of several types
     text = str(value).strip()
     if name == "database_url":
         if not text.startswith(_SQLITE) or text == _SQLITE:
             raise SettingsError(f"{origin} is {text!r}; expected sqlite:///path/to/file.sqlite3")
+        return text
+    if name == "person":
         return text
     if name == "index_dir":
         if not isinstance(value, str) or not text:

@@ -95,8 +95,18 @@ def stage(
 class Apply:
     """Brings a corpus to what is staged, in statements over whole tables."""
 
-    def __init__(self, connection: sa.Connection, corpus_id: int, mode: ImportMode, fields: frozenset[str]) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        corpus_id: int,
+        mode: ImportMode,
+        fields: frozenset[str],
+        *,
+        who: str,
+        action: str = "import",
+    ) -> None:
         self._connection, self._corpus_id, self._mode, self._fields = connection, corpus_id, mode, fields
+        self._who, self._action = who, action
         self._now = _stamp(now())
         self.errors: list[RowError] = []
         self.counts = (0, 0, 0, 0)
@@ -240,30 +250,46 @@ class Apply:
         self._run("DELETE FROM staged WHERE line = :line", line=line)
 
     def _remove_unnamed(self) -> int:
-        removed = self._run(
-            "DELETE FROM entries WHERE corpus_id = :corpus AND id NOT IN (SELECT entry_id FROM kept)"
+        unnamed = (
+            "corpus_id = :corpus AND id NOT IN (SELECT entry_id FROM kept)"
             " AND id NOT IN (SELECT entry_id FROM staged WHERE entry_id IS NOT NULL)"
         )
-        return int(removed.rowcount)
+        record_changes(self._connection, unnamed, who=self._who, action="delete", corpus=self._corpus_id)
+        return int(self._run(f"DELETE FROM entries WHERE {unnamed}").rowcount)
+
+    def _find_touched(self) -> None:
+        """Note the stored entries that change: in a field, or in their questions or the order of these."""
+        key = "e.key IS s.key" if self._action != "import" else "(s.key IS NULL OR e.key IS s.key)"
+        fields = ("answer", "category", "enabled", "valid_from", "valid_to")
+        same = " AND ".join((key, *(f"e.{name} IS s.{name}" for name in fields)))
+        self._run(
+            "INSERT OR IGNORE INTO touched SELECT e.id FROM staged s JOIN entries e ON e.id = s.entry_id"
+            f" WHERE NOT ({same})"
+        )
+        position = "" if "similar" in self._fields or self._mode == "replace" else " AND q.position = 0"
+        self._run(
+            "INSERT OR IGNORE INTO touched SELECT s.entry_id FROM staged s JOIN questions q ON q.entry_id = s.entry_id"
+            " LEFT JOIN staged_questions sq ON sq.line = s.line AND sq.folded = q.folded AND sq.text = q.text"
+            f" WHERE sq.line IS NULL OR (sq.position <> q.position{position})"
+        )
+        self._run(
+            "INSERT OR IGNORE INTO touched SELECT s.entry_id FROM staged s JOIN staged_questions sq ON sq.line = s.line"
+            " WHERE s.entry_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM questions q"
+            "  WHERE q.entry_id = s.entry_id AND q.folded = sq.folded AND q.text = sq.text)"
+        )
 
     def _write(self) -> tuple[int, int, int]:
         """Save what is staged: (added, updated, unchanged)."""
         matched = self._run("SELECT COUNT(*) FROM staged WHERE entry_id IS NOT NULL").scalar_one()
-        same = "e.id = s.entry_id AND (s.key IS NULL OR e.key IS s.key) AND e.answer = s.answer AND" + " AND".join(
-            f" e.{name} IS s.{name}" for name in ("category", "enabled", "valid_from", "valid_to")
-        )
-        self._run(
-            "INSERT OR IGNORE INTO touched SELECT s.entry_id FROM staged s WHERE s.entry_id IS NOT NULL"
-            f" AND NOT EXISTS (SELECT 1 FROM entries e WHERE {same})"
-        )
+        self._find_touched()
+        record_changes(self._connection, "id IN (SELECT entry_id FROM touched)", who=self._who, action=self._action)
         # Questions that are gone, or written otherwise (a text never changes: it gets a new id).
-        gone = (
-            "SELECT q.id, q.entry_id FROM staged s JOIN questions q ON q.entry_id = s.entry_id"
-            " LEFT JOIN staged_questions sq ON sq.line = s.line AND sq.folded = q.folded AND sq.text = q.text"
-            " WHERE sq.line IS NULL"
+        self._run(
+            "DELETE FROM questions WHERE id IN (SELECT q.id FROM touched t JOIN staged s ON s.entry_id = t.entry_id"
+            "  JOIN questions q ON q.entry_id = s.entry_id"
+            "  LEFT JOIN staged_questions sq ON sq.line = s.line AND sq.folded = q.folded AND sq.text = q.text"
+            "  WHERE sq.line IS NULL)"
         )
-        self._run(f"INSERT OR IGNORE INTO touched SELECT entry_id FROM ({gone})")
-        self._run(f"DELETE FROM questions WHERE id IN (SELECT id FROM ({gone}))")
         self._run(
             "UPDATE staged SET is_new = 1, entry_id = fresh.id FROM (SELECT line, ROW_NUMBER() OVER (ORDER BY line)"
             " + COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'entries'), 0) AS id"
@@ -274,29 +300,46 @@ class Apply:
             " updated_at) SELECT entry_id, :corpus, key, answer, category, enabled, valid_from, valid_to, :now, :now"
             " FROM staged WHERE is_new ORDER BY entry_id"
         ).rowcount
-        moved = (
-            "SELECT q.id, q.entry_id, sq.position FROM staged s JOIN staged_questions sq ON sq.line = s.line"
-            " JOIN questions q ON q.corpus_id = :corpus AND q.folded = sq.folded WHERE q.position <> sq.position"
+        self._run(
+            "INSERT INTO changes (corpus_id, entry_id, at, who, action)"
+            " SELECT :corpus, entry_id, :now, :who, :action FROM staged WHERE is_new",
+            who=self._who,
+            action="add" if self._action == "edit" else self._action,
         )
-        if "similar" in self._fields or self._mode == "replace":
-            self._run(f"INSERT OR IGNORE INTO touched SELECT entry_id FROM ({moved})")
-        self._run(f"UPDATE questions SET position = moved.position FROM ({moved}) moved WHERE moved.id = questions.id")
-        missing = (
-            "FROM staged s JOIN staged_questions sq ON sq.line = s.line WHERE NOT EXISTS (SELECT 1 FROM questions q"
-            " WHERE q.corpus_id = :corpus AND q.folded = sq.folded)"
+        self._run(
+            "UPDATE questions SET position = moved.position FROM (SELECT q.id, sq.position FROM staged s"
+            "  JOIN staged_questions sq ON sq.line = s.line JOIN questions q ON q.entry_id = s.entry_id"
+            "  AND q.folded = sq.folded WHERE q.position <> sq.position) moved WHERE moved.id = questions.id"
         )
-        self._run(f"INSERT OR IGNORE INTO touched SELECT DISTINCT s.entry_id {missing} AND NOT s.is_new")
         self._run(
             "INSERT INTO questions (corpus_id, entry_id, position, text, folded)"
-            f" SELECT :corpus, s.entry_id, sq.position, sq.text, sq.folded {missing} ORDER BY s.line, sq.position"
+            " SELECT :corpus, s.entry_id, sq.position, sq.text, sq.folded FROM staged s"
+            " JOIN staged_questions sq ON sq.line = s.line WHERE NOT EXISTS (SELECT 1 FROM questions q"
+            "  WHERE q.corpus_id = :corpus AND q.folded = sq.folded) ORDER BY s.line, sq.position"
         )
+        key = "s.key" if self._action != "import" else "COALESCE(s.key, entries.key)"
         self._run(
-            "UPDATE entries SET key = COALESCE(s.key, entries.key), answer = s.answer, category = s.category,"
-            " enabled = s.enabled, valid_from = s.valid_from, valid_to = s.valid_to, updated_at = :now"
+            f"UPDATE entries SET key = {key}, answer = s.answer, category = s.category, enabled = s.enabled,"
+            " valid_from = s.valid_from, valid_to = s.valid_to, updated_at = :now, version = version + 1"
             " FROM staged s WHERE s.entry_id = entries.id AND entries.id IN (SELECT entry_id FROM touched)"
         )
         updated = self._run("SELECT COUNT(*) FROM touched").scalar_one()
         return added, updated, matched - updated
+
+
+def record_changes(connection: sa.Connection, where: str, *, who: str, action: str, **values: object) -> None:
+    """Write the entries that a condition names, as they are now, to the history: call it before they change."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO changes (corpus_id, entry_id, at, who, action, before)"
+            " SELECT corpus_id, id, :now, :who, :action, json_object('key', key, 'questions',"
+            "  (SELECT json_group_array(text) FROM (SELECT text FROM questions WHERE entry_id = entries.id"
+            "   ORDER BY position)), 'answer', answer, 'category', category, 'enabled', enabled,"
+            "  'valid_from', valid_from, 'valid_to', valid_to)"
+            f" FROM entries WHERE {where}"
+        ),
+        {"now": _stamp(now()), "who": who, "action": action, **values},
+    )
 
 
 def _script(connection: sa.Connection, sql: str) -> None:

@@ -7,12 +7,13 @@ changes: an edit deletes the question and makes a new one. The index relies on b
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,45 @@ from sqlalchemy import event, exc
 from faqsearch.errors import (
     CorpusExistsError,
     CorpusNotFoundError,
+    EntryConflictError,
     EntryInvalidError,
     EntryNotFoundError,
+    QueryNotFoundError,
     StoreError,
 )
 from faqsearch.model import (
+    AskedEntry,
+    Change,
     Corpus,
     CorpusCounts,
+    DayCount,
     Entry,
     EntryDraft,
+    EntryPage,
+    EntryState,
+    Feedback,
     ImportMode,
     LiveQuestion,
+    LoggedQuery,
     Progress,
     Question,
     RowError,
     SearchResult,
+    StageTime,
+    Statistics,
 )
-from faqsearch.staging import CHUNK, Apply, now, stage
+from faqsearch.staging import CHUNK, Apply, now, record_changes, stage
 from faqsearch.text import normalise
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration; a test holds it to the migrations folder."""
 BUSY_TIMEOUT_MS = 30_000
 HURRIED_TIMEOUT_MS = 50
 MAX_ID = 2**63 - 1
+
+STAGES = ("encode", "search", "fetch", "total")
+QUEUE_LIMIT = 5_000
+"""Newest unanswered queries that are looked at."""
 
 _migrating = threading.Lock()  # Alembic keeps its state in module globals
 
@@ -76,6 +92,18 @@ _entries = sa.Table(
     sa.Column("valid_to", sa.DateTime),
     sa.Column("created_at", sa.DateTime),
     sa.Column("updated_at", sa.DateTime),
+    sa.Column("version", sa.Integer),
+)
+_changes = sa.Table(
+    "changes",
+    _tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("corpus_id", sa.Integer),
+    sa.Column("entry_id", sa.Integer),
+    sa.Column("at", sa.DateTime),
+    sa.Column("who", sa.Text),
+    sa.Column("action", sa.Text),
+    sa.Column("before", sa.Text),
 )
 _questions = sa.Table(
     "questions",
@@ -106,7 +134,16 @@ _query_log = sa.Table(
     sa.Column("question_id", sa.Integer),
     sa.Column("score", sa.Float),
     sa.Column("index_version", sa.Text),
-    *(sa.Column(f"{stage}_ms", sa.Float) for stage in ("encode", "search", "fetch", "total")),
+    *(sa.Column(f"{stage}_ms", sa.Float) for stage in STAGES),
+    sa.Column("ref", sa.Text),
+    sa.Column("queued", sa.Boolean, default=False),
+    sa.Column("feedback", sa.Text),
+    sa.Column("feedback_entry_id", sa.Integer),
+    sa.Column("feedback_who", sa.Text),
+    sa.Column("feedback_at", sa.DateTime),
+    sa.Column("handled", sa.Text),
+    sa.Column("handled_who", sa.Text),
+    sa.Column("handled_at", sa.DateTime),
 )
 
 
@@ -123,8 +160,8 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedQuery:
-    """A search as the query log keeps it."""
+class LogLine:
+    """A search as it is written to the query log."""
 
     corpus_id: int
     at: datetime
@@ -276,36 +313,114 @@ class Store:
                     found.update(dict.fromkeys(folded[text], entry_id))
         return found
 
-    def add_entry(self, corpus: str, draft: EntryDraft) -> Entry:
+    def entry_page(
+        self,
+        corpus_id: int,
+        *,
+        text: str = "",
+        category: str | None = None,
+        state: EntryState | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> EntryPage:
+        """The entries of a corpus that a filter leaves, newest change first.
+
+        Args:
+            corpus_id: which corpus.
+            text: stands in a question, in the answer, or is the key; folded as for matching.
+            category: exactly this one.
+            state: on, off, expired or upcoming.
+            offset: how many to pass over.
+            limit: how many at most.
+        """
+        where = [_entries.c.corpus_id == corpus_id, *_state_is(state)]
+        if category is not None:
+            where.append(_entries.c.category == category)
+        if text.strip():
+            asked = sa.select(_questions.c.entry_id).where(
+                _questions.c.corpus_id == corpus_id, _questions.c.folded.contains(normalise(text), autoescape=True)
+            )
+            said = _entries.c.answer.contains(text.strip(), autoescape=True)
+            where.append(sa.or_(_entries.c.id.in_(asked), said, _entries.c.key == text.strip()))
+        with self._transaction() as connection:
+            total = connection.scalar(_count(_entries).where(*where)) or 0
+            newest = (_entries.c.updated_at.desc(), _entries.c.id.desc())
+            entries = self._load_entries(connection, *where, limit=limit, offset=offset, order=newest)
+            return EntryPage(total, tuple(entries))
+
+    def categories(self, corpus_id: int) -> dict[str, int]:
+        """How many entries each category has."""
+        query = (
+            sa.select(_entries.c.category, sa.func.count())
+            .where(_entries.c.corpus_id == corpus_id)
+            .group_by(_entries.c.category)
+            .order_by(_entries.c.category)
+        )
+        with self._transaction() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def add_entry(self, corpus: str, draft: EntryDraft, *, who: str = "") -> Entry:
         """Add one entry.
 
         Raises:
             EntryInvalidError: the key or a phrasing is taken.
         """
-        return self._save(corpus, draft, None)
+        return self._save(corpus, draft, None, who=who)
 
-    def edit_entry(self, entry_id: int, draft: EntryDraft) -> Entry:
-        """Give an entry another content; questions that stay the same keep their ids."""
-        return self._save(self.entry(entry_id).corpus, draft, entry_id)
+    def edit_entry(
+        self, entry_id: int, draft: EntryDraft, *, version: int | None = None, who: str = "", action: str = "edit"
+    ) -> Entry:
+        """Give an entry another content; questions that stay the same keep their ids.
 
-    def set_enabled(self, entry_id: int, enabled: bool) -> Entry:
-        """Switch an entry on or off."""
+        Raises:
+            EntryConflictError: it is not of this version any more.
+            EntryInvalidError: the key or a phrasing is taken.
+        """
+        return self._save(self.entry(entry_id).corpus, draft, entry_id, version=version, who=who, action=action)
+
+    def set_many(self, entry_ids: Sequence[int], values: Mapping[str, Any], *, who: str, action: str) -> int:
+        """Give several entries the same switch or category; how many that changed."""
+        changed = 0
         with self._transaction(write=True) as connection:
-            entry = self._entry(connection, entry_id)
-            if entry.enabled != enabled:
+            for chunk in _chunks(list(entry_ids)):
+                other = sa.or_(*(_entries.c[name] != value for name, value in values.items()))
+                query = sa.select(_entries.c.id, _entries.c.corpus_id).where(_entries.c.id.in_(chunk), other)
+                found = connection.execute(query).all()
+                ids = [row[0] for row in found]
+                named = f"id IN ({', '.join(map(str, ids))})"
+                record_changes(connection, named, who=who, action=action)
                 connection.execute(
-                    _entries.update().where(_entries.c.id == entry_id).values(enabled=enabled, updated_at=now())
+                    _entries.update()
+                    .where(_entries.c.id.in_(ids))
+                    .values(**values, updated_at=now(), version=_entries.c.version + 1)
                 )
-                self._touch(connection, self._corpus(connection, entry.corpus).id)
-            return self._entry(connection, entry_id)
+                for corpus_id in {row[1] for row in found}:
+                    self._touch(connection, corpus_id)
+                changed += len(ids)
+        return changed
 
-    def delete_entry(self, entry_id: int) -> Entry:
-        """Delete an entry with its questions; what it was."""
+    def delete_entry(self, entry_id: int, *, who: str = "") -> Entry:
+        """Delete an entry with its questions; what it was. Its history stays."""
         with self._transaction(write=True) as connection:
             entry = self._entry(connection, entry_id)
+            record_changes(connection, "id = :id", who=who, action="delete", id=entry_id)
             connection.execute(_entries.delete().where(_entries.c.id == entry_id))
             self._touch(connection, self._corpus(connection, entry.corpus).id)
             return entry
+
+    def changes(self, entry_id: int) -> list[Change]:
+        """The history of an entry, newest change first; also of one that was deleted."""
+        with self._transaction() as connection:
+            query = _changes.select().where(_changes.c.entry_id == entry_id).order_by(_changes.c.id.desc())
+            rows = list(connection.execute(query).mappings())
+            current = self._load_entries(connection, _entries.c.id == entry_id, limit=1)
+        after = draft_of(current[0]) if current else None
+        found = []
+        for row in rows:
+            before = _draft_from_json(row["before"]) if row["before"] else None
+            found.append(Change(row["id"], entry_id, row["at"], row["who"], row["action"], before, after))
+            after = before
+        return found
 
     # --- questions, for index and search
 
@@ -380,7 +495,7 @@ class Store:
                 found.update((row[-1], LiveQuestion(*row[:-1])) for row in connection.execute(query))
         return found
 
-    def log_queries(self, queries: Sequence[LoggedQuery], *, patient: bool = False) -> bool:
+    def log_queries(self, queries: Sequence[LogLine], *, patient: bool = False) -> bool:
         """Write to the query log; False where another process is writing and `patient` is not set."""
         rows = []
         for item in queries:
@@ -400,6 +515,7 @@ class Store:
                     "search_ms": took.search,
                     "fetch_ms": took.fetch,
                     "total_ms": took.total,
+                    "ref": item.result.query_id or None,
                 }
             )
         try:
@@ -413,6 +529,100 @@ class Store:
                 raise
             return False
         return True
+
+    def give_feedback(self, query_id: str, feedback: Feedback, entry_id: int | None, who: str) -> None:
+        """Keep what a person says of an answer; a later word takes the place of an earlier one.
+
+        Raises:
+            QueryNotFoundError: no such query in the log.
+        """
+        self._mark(
+            [query_id], feedback=feedback, feedback_entry_id=entry_id, feedback_who=who, feedback_at=now(), handled=None
+        )
+
+    def enqueue(self, query_id: str) -> None:
+        """Put a logged query into the queue of unanswered ones."""
+        self._mark([query_id], queued=True, handled=None)
+
+    def handle(self, query_ids: Sequence[str], how: str, who: str) -> None:
+        """Take queries out of the queue: attached, added or dismissed."""
+        self._mark(query_ids, handled=how, handled_who=who, handled_at=now())
+
+    def _mark(self, query_ids: Sequence[str], **values: object) -> None:
+        with self._transaction(write=True) as connection:
+            done = 0
+            for chunk in _chunks(list(query_ids)):
+                statement = _query_log.update().where(_query_log.c.ref.in_(chunk)).values(**values)
+                done += connection.execute(statement).rowcount
+            if done != len(set(query_ids)):
+                raise QueryNotFoundError("this query is not in the log; was its corpus deleted, or logging off?")
+
+    def unanswered(self, corpus_id: int) -> list[LoggedQuery]:
+        """The queue: queries that got none, were marked wrong, or were put there; newest first."""
+        log = _query_log.c
+        wanted = sa.or_(log.decision == "none", log.feedback.in_(("wrong", "instead")), log.queued)
+        query = (
+            sa.select(log.ref, log.query, log.at, log.decision, log.feedback)
+            .where(log.corpus_id == corpus_id, log.handled.is_(None), log.ref.is_not(None), wanted)
+            .order_by(log.id.desc())
+            .limit(QUEUE_LIMIT)
+        )
+        with self._transaction() as connection:
+            return [LoggedQuery(*row) for row in connection.execute(query)]
+
+    def statistics(self, corpus: Corpus, days: int, *, top: int, sample: int) -> Statistics:
+        """What the query log says of the last days; see `FaqSearch.statistics`."""
+        log = _query_log.c
+        since = (now() - timedelta(days=days - 1)).replace(hour=0, minute=0, second=0)
+        recent = (log.corpus_id == corpus.id, log.at >= since)
+        answered = (*recent, log.decision != "none", log.entry_id.is_not(None))
+        primary = sa.and_(_questions.c.entry_id == _entries.c.id, _questions.c.position == 0)
+        never = (
+            _entries.c.corpus_id == corpus.id,
+            _entries.c.enabled,
+            _entries.c.id.not_in(sa.select(log.entry_id).where(*answered)),
+        )
+        most = (
+            sa.select(_entries.c.id, _questions.c.text, sa.func.count())
+            .join(_query_log, log.entry_id == _entries.c.id)
+            .join(_questions, primary)
+            .where(*answered)
+            .group_by(_entries.c.id, _questions.c.text)
+            .order_by(sa.func.count().desc(), _entries.c.id)
+            .limit(top)
+        )
+        unasked = (
+            sa.select(_entries.c.id, _questions.c.text, sa.literal(0))
+            .join(_questions, primary)
+            .where(*never)
+            .order_by(_entries.c.id)
+            .limit(top)
+        )
+        newest = sa.select(log.score, *(log[f"{stage}_ms"] for stage in STAGES)).where(*recent)
+        with self._transaction() as connection:
+            rows = connection.execute(newest.order_by(log.id.desc()).limit(sample)).all()
+            times = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, len(STAGES))
+            return Statistics(
+                corpus=corpus.name,
+                days=days,
+                queries=connection.scalar(_count(_query_log).where(*recent)) or 0,
+                decisions=_by_day(connection, log.at, log.decision, recent),
+                feedback=_by_day(
+                    connection,
+                    log.feedback_at,
+                    log.feedback,
+                    (log.corpus_id == corpus.id, log.feedback_at >= since, log.feedback.is_not(None)),
+                ),
+                most_asked=tuple(AskedEntry(*row) for row in connection.execute(most)),
+                never_asked=tuple(AskedEntry(*row) for row in connection.execute(unasked)),
+                never_asked_total=connection.scalar(_count(_entries).where(*never)) or 0,
+                scores=tuple(row[0] for row in rows if row[0] is not None),
+                stages=tuple(
+                    StageTime(stage, *(round(float(value), 3) for value in np.percentile(times[:, column], (50, 95))))
+                    for column, stage in enumerate(STAGES)
+                    if len(times)
+                ),
+            )
 
     def query_log(self, corpus_id: int) -> list[dict[str, Any]]:
         """The logged queries of a corpus, oldest first."""
@@ -431,6 +641,7 @@ class Store:
         mode: ImportMode = "merge",
         dry_run: bool = False,
         strict: bool = False,
+        who: str = "",
         progress: Progress | None = None,
     ) -> Imported:
         """Import a table's rows in one transaction.
@@ -445,6 +656,7 @@ class Store:
             mode: merge or replace.
             dry_run: report what would happen, and save nothing.
             strict: save nothing if any row is rejected.
+            who: whom the history names.
             progress: told ("saving", rows staged, None).
         """
         with self._connection() as connection:
@@ -454,23 +666,39 @@ class Store:
             with self._begun(connection, write=True) as transaction:
                 found = connection.execute(_corpora.select().where(_corpora.c.name == corpus.name)).mappings().first()
                 target = Corpus(**found) if found else self._create_corpus(connection, corpus)
-                result = Apply(connection, target.id, mode, fields).run(errors)
+                result = Apply(connection, target.id, mode, fields, who=who).run(errors)
                 if dry_run or (strict and result.errors):
                     transaction.rollback()
                 return Imported(found is None, *result.counts, tuple(result.errors))
 
-    def _save(self, corpus: str, draft: EntryDraft, entry_id: int | None) -> Entry:
+    def _save(
+        self,
+        corpus: str,
+        draft: EntryDraft,
+        entry_id: int | None,
+        *,
+        version: int | None = None,
+        who: str = "",
+        action: str = "edit",
+    ) -> Entry:
         """Add or edit one entry by the same rules as an import's rows."""
         fields = frozenset(("key", "similar", "category", "enabled", "valid_from", "valid_to"))
         with self._connection() as connection, self._begun(connection, write=True):
             corpus_id = self._corpus(connection, corpus).id
+            if entry_id is not None and version is not None:
+                current = self._entry(connection, entry_id)
+                if current.version != version:
+                    raise EntryConflictError(
+                        f"entry {entry_id} was changed meanwhile (it is version {current.version}, not {version});"
+                        " look at both and save again",
+                        current,
+                    )
             if draft.key is not None:
                 self._check_key(connection, corpus_id, draft.key, entry_id)
             stage(connection, [draft], None)
             if entry_id:
                 connection.execute(sa.text("UPDATE staged SET entry_id = :id"), {"id": entry_id})
-                connection.execute(_entries.update().where(_entries.c.id == entry_id).values(key=draft.key))
-            apply = Apply(connection, corpus_id, "merge", fields)
+            apply = Apply(connection, corpus_id, "merge", fields, who=who, action=action)
             result = apply.run([], match=False)
             for error in result.errors:
                 raise EntryInvalidError(f"{error.column}: {error.reason}")
@@ -584,13 +812,21 @@ class Store:
             raise EntryNotFoundError(f"no entry {entry_id}; `faqsearch search` and `export` show the entries' ids")
         return found[0]
 
-    def _load_entries(self, connection: sa.Connection, *where: sa.ColumnElement[bool], limit: int) -> list[Entry]:
+    def _load_entries(
+        self,
+        connection: sa.Connection,
+        *where: sa.ColumnElement[bool],
+        limit: int,
+        offset: int = 0,
+        order: Sequence[sa.ColumnElement[Any]] = (_entries.c.id,),
+    ) -> list[Entry]:
         query = (
             sa.select(_entries, _corpora.c.name.label("corpus"))
             .join(_corpora, _corpora.c.id == _entries.c.corpus_id)
             .where(*where)
-            .order_by(_entries.c.id)
+            .order_by(*order)
             .limit(limit)
+            .offset(offset)
         )
         rows = [dict(row) for row in connection.execute(query).mappings()]
         questions: dict[int, list[Question]] = {row["id"]: [] for row in rows}
@@ -607,6 +843,51 @@ class Store:
 
 
 # --- helpers -------------------------------------------------------------------------------------
+
+
+def draft_of(entry: Entry) -> EntryDraft:
+    """The content of an entry, without what the store gives it."""
+    return EntryDraft(
+        key=entry.key,
+        question=entry.question,
+        similar=entry.similar,
+        answer=entry.answer,
+        category=entry.category,
+        enabled=entry.enabled,
+        valid_from=entry.valid_from,
+        valid_to=entry.valid_to,
+    )
+
+
+def _draft_from_json(text: str) -> EntryDraft:
+    """What `staging.record_changes` wrote."""
+    values = json.loads(text)
+    question, *similar = values.pop("questions")
+    for name in ("valid_from", "valid_to"):
+        values[name] = datetime.fromisoformat(values[name]) if values[name] else None
+    values["enabled"] = bool(values["enabled"])
+    return EntryDraft(question=question, similar=tuple(similar), **values)
+
+
+def _state_is(state: EntryState | None) -> list[sa.ColumnElement[bool]]:
+    moment = now()
+    started = sa.or_(_entries.c.valid_from.is_(None), _entries.c.valid_from <= moment)
+    ended = _entries.c.valid_to < moment
+    if state == "on":
+        return [_entries.c.enabled, started, sa.or_(_entries.c.valid_to.is_(None), sa.not_(ended))]
+    if state == "off":
+        return [sa.not_(_entries.c.enabled)]
+    if state == "expired":
+        return [_entries.c.enabled, ended]
+    return [_entries.c.enabled, sa.not_(started)] if state == "upcoming" else []
+
+
+def _by_day(
+    connection: sa.Connection, at: sa.ColumnElement[Any], kind: sa.ColumnElement[Any], where: Sequence[Any]
+) -> tuple[DayCount, ...]:
+    day = sa.func.date(at)
+    query = sa.select(day, kind, sa.func.count()).where(*where).group_by(day, kind).order_by(day, kind)
+    return tuple(DayCount(*row) for row in connection.execute(query))
 
 
 def _live(corpus_id: int) -> sa.Select[Any]:

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -295,6 +296,17 @@ class TableReader:
     def title(self, field: str) -> str:
         """The table's own header for a field, for messages."""
         return self._columns.title(field)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The header cells as they are."""
+        return self._columns.header
+
+    def sample(self, count: int) -> Iterator[tuple[str, ...]]:
+        """The cells of the first rows as they are."""
+        rows = (cells for _, cells in self._source.rows() if not isinstance(cells, Broken))
+        for cells in islice(rows, count):
+            yield tuple(_showable(cell_text(cell)) for cell in cells[: len(self.header)])
 
     def rejects(self, lines: Mapping[int, RowError]) -> Iterator[tuple[RowError, list[str]]]:
         """The raw cells of the rows at these lines, for a table to mend."""

@@ -193,7 +193,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path, name:
 
     assert _fails(tmp_path) == (
         f"{path}: unknown setting {name!r}; known are"
-        " database_url, index_dir, device, query_log, keep_versions, batch_size"
+        " database_url, index_dir, device, query_log, keep_versions, batch_size, person"
     )
 
 

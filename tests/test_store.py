@@ -18,9 +18,13 @@ from rows import ALL, CORPUS, Load, content, done, ids, import_rows, row
 
 from faqsearch.errors import CorpusExistsError, CorpusNotFoundError, EntryInvalidError, EntryNotFoundError, StoreError
 from faqsearch.model import Corpus, EntryDraft, Hit, LiveQuestion, SearchResult, Timing
-from faqsearch.store import SCHEMA, LoggedQuery, Store
+from faqsearch.store import SCHEMA, LogLine, Store
 
 ZERO = Timing(0.0, 0.0, 0.0, 0.0)
+
+
+def switch(store: Store, entry_id: int, enabled: bool) -> int:
+    return store.set_many([entry_id], {"enabled": enabled}, who="", action="enable" if enabled else "disable")
 
 
 @pytest.fixture
@@ -196,10 +200,10 @@ def test_only_what_is_enabled_and_valid_now_is_live(store: Store, load: Load) ->
     assert store.live(corpus, range(1, 10)) == {1: replace(on, id=1, text="q on"), 2: on}
     assert store.exact(corpus, ["s on", "q off", "q later", "q over", "q gone"]) == {"s on": on}
     assert (store.live(corpus + 1, [1, 2]), store.exact(corpus + 1, ["s on"])) == ({}, {})
-    store.set_enabled(1, False)
-    store.set_enabled(2, True)
+    switch(store, 1, False)
+    switch(store, 2, True)
     assert list(store.live(corpus, range(1, 10))) == [3]
-    assert store.set_enabled(2, True) == store.entry(2)
+    assert switch(store, 2, True) == 0
 
 
 def test_every_change_raises_the_revision_once_and_no_change_does_not(store: Store, load: Load) -> None:
@@ -207,8 +211,8 @@ def test_every_change_raises_the_revision_once_and_no_change_does_not(store: Sto
     for change in (
         lambda: load(row("a", "one"), row("b", "two")),
         lambda: load(row("a", "one"), row("b", "two")),
-        lambda: store.set_enabled(1, True),
-        lambda: store.set_enabled(1, False),
+        lambda: switch(store, 1, True),
+        lambda: switch(store, 1, False),
         lambda: store.edit_entry(2, row("b", "two", "three")),
         lambda: store.add_entry("bank", row("c", "four")),
         lambda: store.delete_entry(3),
@@ -245,8 +249,8 @@ def test_the_query_log_keeps_what_was_found_and_outlives_the_entry(store: Store,
     hit = Hit(1, 0.75, 1, "a", "one", "one", "x", "")
     found = SearchResult("uno", "bank", "suggest", (hit,), "000001-20260101T000000Z", Timing(1.0, 2.0, 3.0, 6.5))
     nothing = SearchResult("zzz", "bank", "none", (), None, ZERO)
-    assert store.log_queries([LoggedQuery(corpus, at, 1, found), LoggedQuery(corpus, at, None, nothing)])
-    assert store.log_queries([LoggedQuery(99, at, None, nothing)])  # its corpus was deleted meanwhile
+    assert store.log_queries([LogLine(corpus, at, 1, found), LogLine(corpus, at, None, nothing)])
+    assert store.log_queries([LogLine(99, at, None, nothing)])  # its corpus was deleted meanwhile
     store.delete_entry(1)
     first, second = store.query_log(corpus)
     assert (first["query"], first["decision"], first["entry_id"], first["question_id"]) == ("uno", "suggest", 1, 1)
@@ -285,7 +289,7 @@ def test_others_read_and_write_while_a_long_import_is_being_read(store: Store, l
 def test_the_query_log_gives_way_to_a_writer(store: Store, load: Load, tmp_path: Path) -> None:
     load(row("a", "one"))
     corpus = store.corpus("bank").id
-    lines = [LoggedQuery(corpus, datetime(2026, 1, 1), None, SearchResult("q", "bank", "none", (), None, ZERO))]
+    lines = [LogLine(corpus, datetime(2026, 1, 1), None, SearchResult("q", "bank", "none", (), None, ZERO))]
     writer = sqlite3.connect(tmp_path / "faq.sqlite3", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     assert store.log_queries(lines) is False

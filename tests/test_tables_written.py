@@ -45,7 +45,7 @@ def _drafts(path: Path) -> list[EntryDraft]:
 def _entry(draft: EntryDraft) -> Entry:
     questions = tuple(Question(number, text) for number, text in enumerate((draft.question, *draft.similar), start=1))
     period = (draft.valid_from, draft.valid_to)
-    return Entry(1, "c", draft.key, questions, draft.answer, draft.category, draft.enabled, *period, NOW, NOW)
+    return Entry(1, "c", draft.key, questions, draft.answer, draft.category, draft.enabled, *period, NOW, NOW, 1)
 
 
 # --- writing and reading back --------------------------------------------------------------------
