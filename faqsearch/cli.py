@@ -9,6 +9,7 @@ drawn on a terminal only.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -16,20 +17,34 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
 import faqsearch
-from faqsearch.errors import FaqSearchError, ImportRejectedError, StoreError, TableError
-from faqsearch.model import Entry, EntryDraft, HitTestReport, ImportReport, Progress, SearchResult, Status
+from faqsearch.errors import EntryNotFoundError, FaqSearchError, ImportRejectedError, StoreError, TableError
+from faqsearch.model import (
+    Change,
+    Entry,
+    EntryDraft,
+    EntryState,
+    Feedback,
+    Hit,
+    HitTestReport,
+    ImportReport,
+    Progress,
+    QueryGroup,
+    SearchResult,
+    Statistics,
+    Status,
+)
 from faqsearch.service import FaqSearch
-from faqsearch.settings import Settings
+from faqsearch.settings import Settings, environment_for
 from faqsearch.tables import FIELDS, parse_when, write_template
 
 EXIT_FAILED = 1
@@ -37,6 +52,11 @@ EXIT_REJECTED = 3
 EXIT_INTERRUPTED = 130
 SHOWN = 20
 """Rejected rows and missed hit tests that are printed before the rest is only counted."""
+SHORT_ID = 8
+"""Characters of a query's id that are printed where the beginning of one is enough."""
+QUEUE = 5_000
+"""Groups of unanswered queries among which an id is looked up; the queue has no more."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _GROUP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 app = typer.Typer(
@@ -48,13 +68,23 @@ app = typer.Typer(
     **_GROUP,  # type: ignore[arg-type] # Typer's parameters have one type each
 )
 corpus_app = typer.Typer(help="List, make, change and delete corpora.", **_GROUP)  # type: ignore[arg-type]
-entry_app = typer.Typer(help="Add, show, change and delete one entry by hand.", **_GROUP)  # type: ignore[arg-type]
+entry_app = typer.Typer(
+    help="Find, add, change and delete entries by hand; read their history and bring back what was.",
+    **_GROUP,  # type: ignore[arg-type]
+)
+unanswered_app = typer.Typer(
+    help="The queue of queries that got no answer, or a wrong one: see it, and deal with it.\n\n"
+    "`unanswered list` names each group of queries by an ID, which stays good while the queue changes: it is"
+    " the beginning of the id of one of the group's queries. What is dealt with leaves the queue.",
+    **_GROUP,  # type: ignore[arg-type]
+)
 index_app = typer.Typer(
     help="Look after the index versions of a corpus: list, verify, roll back, prune.",
     **_GROUP,  # type: ignore[arg-type]
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(entry_app, name="entry")
+app.add_typer(unanswered_app, name="unanswered")
 app.add_typer(index_app, name="index")
 
 
@@ -72,6 +102,15 @@ Corpus = Annotated[str, typer.Option("--corpus", "-c", help="The corpus's name."
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Ref = Annotated[str, typer.Argument(metavar="ID", help="The entry's id, or CORPUS/KEY such as finance/F001.")]
+Refs = Annotated[list[str], typer.Argument(metavar="ID...", help="Entries: ids, or CORPUS/KEY such as finance/F001.")]
+Who = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Whom the history names.  [default: the setting person, else the system's user]",
+        show_default=False,
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A .csv, .tsv or .xlsx file; else stdout as CSV.")]
 
 
@@ -120,6 +159,7 @@ def import_(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="utf-8, gb18030, big5 …; else found out.")] = None,
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not bring the index up to date.")] = False,
+    who: Who = None,
     as_json: Json = False,
 ) -> None:
     """Import a FAQ table into a corpus, in one transaction, and bring the index up to date.
@@ -148,6 +188,7 @@ def import_(
                 encoding=encoding,
                 rejects=rejects,
                 sync=not no_sync,
+                who=who,
                 progress=progress,
             )
         except ImportRejectedError as exc:
@@ -245,6 +286,9 @@ def search(
         Path | None, typer.Option(help="A text file with one query a line, instead of QUERY; - for stdin.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="With --batch: the table to write.")] = None,
+    with_query_id: Annotated[
+        bool, typer.Option("--with-query-id", help="Show the query's id in the log as well, for `feedback`.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the stored questions that mean the same, and show their answers.
@@ -257,26 +301,34 @@ def search(
         raise typer.BadParameter("give a QUERY, or --batch FILE")
     if (batch is None) != (output is None):
         raise typer.BadParameter("--batch FILE and -o OUT.csv go together")
+    if batch and output:
+        if with_query_id:
+            raise typer.BadParameter("--with-query-id goes with one QUERY")
+        _search_batch(batch, output, corpus, k or 1, as_json)
+        return
     with _service() as faq, _progress() as progress:
-        if batch and output:
-            with _input(batch) as path:
-                counts = faq.search_file(path, output, corpus=corpus, k=k or 1, progress=progress)
-        else:
-            result = faq.search(query or "", corpus=corpus, k=k or 5, progress=progress)
-    if batch:
-        if as_json:
-            _print_json({"corpus": corpus, "queries": sum(counts.values()), "output": str(output), **counts})
-        else:
-            summary = ", ".join(f"{count} {decision}" for decision, count in counts.items())
-            typer.echo(f"{sum(counts.values())} queries: {summary}; written to {output}")
-    elif as_json:
+        result = faq.search(query or "", corpus=corpus, k=k or 5, progress=progress)
+    if as_json:
         fields = _plain(result)
-        del fields["query_id"]  # for programs that give feedback: they have FaqSearch
+        if not with_query_id:
+            del fields["query_id"]  # programs rely on exactly the other fields
         _print_json(fields)
+        return
+    _print_result(result)
+    if with_query_id:
+        typer.echo(f"\nquery {result.query_id}" if result.query_id else "\nnot logged: the setting query_log is off")
+    if result.index_version is None and result.hits:
+        _note(f"no index is in use, so every question was encoded for this; run `faqsearch rebuild {corpus}`")
+
+
+def _search_batch(batch: Path, output: Path, corpus: str, k: int, as_json: bool) -> None:
+    with _service() as faq, _progress() as progress, _input(batch) as path:
+        counts = faq.search_file(path, output, corpus=corpus, k=k, progress=progress)
+    if as_json:
+        _print_json({"corpus": corpus, "queries": sum(counts.values()), "output": str(output), **counts})
     else:
-        _print_result(result)
-        if result.index_version is None and result.hits:
-            _note(f"no index is in use, so every question was encoded for this; run `faqsearch rebuild {corpus}`")
+        summary = ", ".join(f"{count} {decision}" for decision, count in counts.items())
+        typer.echo(f"{sum(counts.values())} queries: {summary}; written to {output}")
 
 
 @app.command("hit-test")
@@ -314,6 +366,86 @@ def status(as_json: Json = False) -> None:
         _print_status(report)
     if not report.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def feedback(
+    query_id: Annotated[str, typer.Argument(metavar="QUERY_ID", help="From `search --with-query-id`.")],
+    verdict: Annotated[Feedback, typer.Argument(help="right, wrong, or instead: another entry would have been right.")],
+    entry: Annotated[
+        str | None, typer.Option(metavar="ID", help="For instead: that entry's id, or CORPUS/KEY.", show_default=False)
+    ] = None,
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether the answer to a logged query was the right one.
+
+    What is wrong joins the unanswered queries. The last word counts.
+    """
+    if (verdict == "instead") != (entry is not None):
+        raise typer.BadParameter("--entry ID goes with instead, and instead with --entry ID")
+    with _service() as faq:
+        entry_id = faq.entry(entry).id if entry is not None else None
+        faq.give_feedback(query_id, verdict, entry_id=entry_id, who=who)
+    if as_json:
+        _print_json({"query_id": query_id, "feedback": verdict, "entry_id": entry_id})
+    else:
+        typer.echo(f"kept: {verdict}" + (f", entry {entry_id}" if entry_id else ""))
+
+
+@app.command()
+def stats(
+    corpus: Corpus,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How many days, today included.")] = 30,
+    top: Annotated[int, typer.Option(min=1, max=1_000, help="How many most asked and never asked entries.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """What the query log says: queries by decision and day, feedback, most and never asked entries, times.
+
+    An entry counts as asked where it was the first hit of an answer or a suggestion. Times are milliseconds: the
+    median, and what 95 of 100 queries stayed below.
+    """
+    with _service() as faq:
+        report = faq.statistics(corpus, days=days, top=top)
+    if as_json:
+        fields = _plain(report)
+        del fields["scores"]  # thousands of numbers, for drawing
+        _print_json(fields)
+    else:
+        _print_stats(report)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="The address to listen on; anything but this machine's own is open.")] = (
+        LOOPBACK[0]
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 8501,
+) -> None:
+    """Open the web pages: ask, edit entries, import, deal with unanswered queries, see figures.
+
+    Serves them at http://127.0.0.1:8501 until it is interrupted (Ctrl-C). There is no login: whoever reaches the
+    address can read and change everything, so listen elsewhere than on this machine only behind something that asks
+    who is there.
+    """
+    if importlib.util.find_spec("streamlit") is None:
+        raise FaqSearchError("the web pages need Streamlit, which is not installed; run `pip install streamlit altair`")
+    _service(create=True).close()  # what is wrong with the settings or the database is told here, in one line
+    if host not in LOOPBACK:
+        _note(f"listening on {host}: whoever reaches it can read and change everything, there is no login")
+    script = Path(__file__).parent / "ui" / "__main__.py"
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    options = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",  # it would ask for an e-mail address
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    command += [f"--{name}={value}" for name, value in options.items()]
+    sys.stdout.flush()
+    # In place of this process, so that whoever stops it stops the server.
+    os.execve(command[0], command, environment_for(_globals.home))
 
 
 # --- corpora -------------------------------------------------------------------------------------
@@ -413,6 +545,45 @@ ValidFrom = Annotated[str | None, typer.Option(metavar="DATE", help="Shown from 
 ValidTo = Annotated[str | None, typer.Option(metavar="DATE", help="Shown until then.", show_default=False)]
 
 
+@entry_app.command("list")
+def entry_list(
+    corpus: Corpus,
+    text: Annotated[
+        str, typer.Option(help="Only those with this in a question or the answer, or as their key.", show_default=False)
+    ] = "",
+    category: Annotated[
+        str | None, typer.Option(help='Only those of this category; "" for those without.', show_default=False)
+    ] = None,
+    state: Annotated[
+        EntryState | None,
+        typer.Option(
+            help="Only those that are on (shown now), switched off, or outside their validity period.",
+            show_default=False,
+        ),
+    ] = None,
+    page: Annotated[int, typer.Option(min=1, max=10_000_000, help="Which page.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many on a page.")] = SHOWN,
+    as_json: Json = False,
+) -> None:
+    """List entries, newest change first, by pages."""
+    with _service() as faq:
+        found = faq.entry_page(
+            corpus, text=text, category=category, state=state, offset=(page - 1) * limit, limit=limit
+        )
+    pages = max(1, -(-found.total // limit))
+    if as_json:
+        entries = [_entry_fields(entry) for entry in found.entries]
+        _print_json({"corpus": corpus, "total": found.total, "page": page, "pages": pages, "entries": entries})
+        return
+    if found.entries:
+        _print_table(
+            ("id", "key", "state", "category", "changed", "question"),
+            [(e.id, e.key or "-", e.state_at(datetime.now()), e.category or "-", f"{e.updated_at:%Y-%m-%d}", e.question)
+             for e in found.entries],
+        )  # fmt: skip
+    _note(f"page {page} of {pages}, entries: {found.total}")
+
+
 @entry_app.command("add")
 def entry_add(
     corpus: Corpus,
@@ -424,6 +595,7 @@ def entry_add(
     valid_from: ValidFrom = None,
     valid_to: ValidTo = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Do not show it yet.")] = False,
+    who: Who = None,
     as_json: Json = False,
 ) -> None:
     """Add one entry; the very next search finds it."""
@@ -438,7 +610,7 @@ def entry_add(
         valid_to=_when(valid_to, end=True),
     )
     with _service() as faq:
-        _print_entry(faq.add_entry(corpus, draft), as_json)
+        _print_entry(faq.add_entry(corpus, draft, who=who), as_json)
 
 
 @entry_app.command("show")
@@ -465,6 +637,11 @@ def entry_edit(
     category: Category = None,
     valid_from: ValidFrom = None,
     valid_to: ValidTo = None,
+    version: Annotated[
+        int | None,
+        typer.Option(help="Change nothing if it is not of this version any more (`entry show`).", show_default=False),
+    ] = None,
+    who: Who = None,
     as_json: Json = False,
 ) -> None:
     """Change what is given and leave the rest; an empty text ("") clears key, category or a date."""
@@ -490,34 +667,231 @@ def entry_edit(
             changes["similar"] = (*texts, *(add_similar or ()))
         if not changes:
             raise typer.BadParameter("nothing to change; see --help")
-        _print_entry(faq.edit_entry(entry.id, **changes), as_json)
+        version = entry.version if version is None else version  # nothing that changes meanwhile is written over
+        _print_entry(faq.edit_entry(entry.id, version=version, who=who, **changes), as_json)
 
 
 @entry_app.command("disable")
-def entry_disable(ref: Ref, as_json: Json = False) -> None:
-    """Switch an entry off: it is kept, but never shown."""
-    with _service() as faq:
-        _print_entry(faq.set_enabled(faq.entry(ref).id, False), as_json)
+def entry_disable(refs: Refs, who: Who = None, as_json: Json = False) -> None:
+    """Switch entries off: they are kept, but never shown."""
+    _switch(refs, False, who, as_json)
 
 
 @entry_app.command("enable")
-def entry_enable(ref: Ref, as_json: Json = False) -> None:
-    """Switch an entry on."""
+def entry_enable(refs: Refs, who: Who = None, as_json: Json = False) -> None:
+    """Switch entries on."""
+    _switch(refs, True, who, as_json)
+
+
+def _switch(refs: list[str], enabled: bool, who: str | None, as_json: bool) -> None:
     with _service() as faq:
-        _print_entry(faq.set_enabled(faq.entry(ref).id, True), as_json)
+        ids = _entry_ids(faq, refs)
+        changed = faq.set_enabled_many(ids, enabled, who=who)
+    _print_many("enabled" if enabled else "disabled", changed, ids, as_json)
+
+
+@entry_app.command("categorize")
+def entry_categorize(
+    category: Annotated[str, typer.Argument(help='The category; "" for none.')],
+    refs: Refs,
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Give entries the same category."""
+    with _service() as faq:
+        ids = _entry_ids(faq, refs)
+        changed = faq.set_category_many(ids, category, who=who)
+    _print_many("categorized", changed, ids, as_json)
 
 
 @entry_app.command("delete")
-def entry_delete(ref: Ref, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete an entry with its questions."""
+def entry_delete(ref: Ref, yes: Yes = False, who: Who = None, as_json: Json = False) -> None:
+    """Delete an entry with its questions. Its history stays: `entry history ID`."""
     with _service() as faq:
         entry = faq.entry(ref)
         _confirm(f"Delete entry {entry.id} of {entry.corpus}: {entry.question!r}?", yes)
-        faq.delete_entry(entry.id)
+        faq.delete_entry(entry.id, who=who)
     if as_json:
         _print_json({"deleted": entry.id})
     else:
         typer.echo(f"deleted entry {entry.id}")
+
+
+@entry_app.command("history")
+def entry_history(ref: Ref, as_json: Json = False) -> None:
+    """Show the changes to an entry, newest first: who, when, and what was before and after.
+
+    Long texts are cut short; --json has them whole. An entry that was deleted is found by its id.
+    """
+    with _service() as faq:
+        entry_id = int(ref) if ref.isdecimal() else faq.entry(ref).id
+        changes = faq.history(entry_id)
+        if not changes:
+            faq.entry(entry_id)  # tells one that never was from one that has not changed
+    if as_json:
+        _print_json({"entry_id": entry_id, "changes": [_change_fields(change) for change in changes]})
+        return
+    for change in changes:
+        typer.echo(f"{change.id}  {change.at}  {change.who or '-'}  {change.action}")
+        for line in _difference(change):
+            typer.echo(f"    {line}")
+    if not changes:
+        _note(f"no change to entry {entry_id} is recorded")
+
+
+@entry_app.command("restore")
+def entry_restore(
+    ref: Ref,
+    change: Annotated[int, typer.Argument(metavar="CHANGE", help="A change's number, from `entry history`.")],
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Make an entry what it was before a change; that is a change too, and can be undone likewise."""
+    with _service() as faq:
+        _print_entry(faq.restore_entry(faq.entry(ref).id, change, who=who), as_json)
+
+
+@entry_app.command("near")
+def entry_near(
+    text: Annotated[str, typer.Argument(help="A question, as it is going to be written.")],
+    corpus: Corpus,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many entries.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Show the stored questions nearest to a new one, with their scores: does it stand there already?
+
+    Entries that are switched off or outside their validity period are not among them. Nothing is logged.
+    """
+    with _service() as faq:
+        hits = faq.neighbours(text, corpus=corpus, k=k)
+    if as_json:
+        _print_json({"text": text, "corpus": corpus, "near": _plain(hits)})
+    elif hits:
+        _print_table(
+            ("score", "entry", "key", "category", "question"),
+            [(f"{hit.score:.3f}", hit.entry_id, hit.key or "-", hit.category or "-", hit.matched_question)
+             for hit in hits],
+        )  # fmt: skip
+    else:
+        _note(f"corpus {corpus!r} has no entry to show")
+
+
+# --- unanswered queries --------------------------------------------------------------------------
+
+GroupId = Annotated[
+    str, typer.Argument(metavar="ID", help="From `unanswered list`: the beginning of a query's id.", show_default=False)
+]
+Only = Annotated[
+    bool, typer.Option("--only", help="Deal with that one query alone, and leave the rest of its group in the queue.")
+]
+
+
+@unanswered_app.command("list")
+def unanswered_list(
+    corpus: Corpus,
+    limit: Annotated[int, typer.Option(min=1, max=QUEUE, help="How many groups.")] = SHOWN,
+    as_json: Json = False,
+) -> None:
+    """List the unanswered queries: those that ask nearly the same together, the most frequent first.
+
+    Here is what was decided `none`, marked wrong, or put here. Each group shows its ID, how often and when it was
+    last asked, its newest query, and the entry that is nearest to that.
+    """
+    with _service() as faq:
+        groups = faq.unanswered(corpus, limit=limit)
+    if as_json:
+        _print_json({"corpus": corpus, "groups": [_group_fields(group) for group in groups]})
+    elif groups:
+        _print_table(
+            ("ID", "asked", "last", "query", "nearest"),
+            [(group.queries[0].query_id[:SHORT_ID], group.count, f"{group.queries[0].at:%Y-%m-%d %H:%M}",
+              group.queries[0].query, _nearest(group.nearest))
+             for group in groups],
+        )  # fmt: skip
+    else:
+        _note(f"no unanswered queries in corpus {corpus!r}")
+
+
+@unanswered_app.command("attach")
+def unanswered_attach(
+    group: GroupId,
+    ref: Annotated[str, typer.Argument(metavar="ENTRY", help="The entry's id, or CORPUS/KEY such as finance/F001.")],
+    corpus: Corpus,
+    text: Annotated[
+        str | None, typer.Option(help="Attach this text instead of the query's own.", show_default=False)
+    ] = None,
+    only: Only = False,
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Make a query a similar question of an entry, which answers it from now on."""
+    with _service() as faq:
+        query, ids = _queries(faq, corpus, group, only)
+        entry = faq.attach_queries(ids, faq.entry(ref).id, text or query, who=who)
+        _print_entry(entry, as_json)
+    _note(f"queries dealt with: {len(ids)}")
+
+
+@unanswered_app.command("answer")
+def unanswered_answer(
+    group: GroupId,
+    corpus: Corpus,
+    answer: Annotated[str, typer.Option(help="The answer; - reads it from stdin.", show_default=False)],
+    question: Annotated[
+        str | None, typer.Option(help="The primary question, instead of the query's own text.", show_default=False)
+    ] = None,
+    similar: Similar = None,
+    key: Key = None,
+    category: Category = None,
+    only: Only = False,
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Write a new entry that answers a query."""
+    with _service() as faq:
+        query, ids = _queries(faq, corpus, group, only)
+        draft = EntryDraft(
+            question=question or query,
+            answer=_answer(answer) or "",
+            similar=tuple(similar or ()),
+            key=key,
+            category=category or "",
+        )
+        _print_entry(faq.answer_queries(ids, corpus, draft, who=who), as_json)
+    _note(f"queries dealt with: {len(ids)}")
+
+
+@unanswered_app.command("dismiss")
+def unanswered_dismiss(
+    groups: Annotated[list[str], typer.Argument(metavar="ID...", help="From `unanswered list`.", show_default=False)],
+    corpus: Corpus,
+    only: Only = False,
+    who: Who = None,
+    as_json: Json = False,
+) -> None:
+    """Take queries out of the queue without an answer."""
+    with _service() as faq:
+        queue = faq.unanswered(corpus, limit=QUEUE)
+        ids = list(dict.fromkeys(item for group in groups for item in _find_queries(queue, corpus, group, only)[1]))
+        faq.dismiss_queries(ids, who=who)
+    if as_json:
+        _print_json({"dismissed": ids})
+    else:
+        typer.echo(f"dismissed queries: {len(ids)}")
+
+
+@unanswered_app.command("add")
+def unanswered_add(
+    query_id: Annotated[str, typer.Argument(metavar="QUERY_ID", help="From `search --with-query-id`.")],
+    as_json: Json = False,
+) -> None:
+    """Put a logged query into the queue; one that was decided `none` is there by itself."""
+    with _service() as faq:
+        faq.enqueue(query_id)
+    if as_json:
+        _print_json({"query_id": query_id})
+    else:
+        typer.echo("put into the queue")
 
 
 # --- index versions ------------------------------------------------------------------------------
@@ -644,6 +1018,28 @@ def _when(text: str | None, *, end: bool = False) -> datetime | None:
         return parse_when(text, end=end)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
+
+
+def _entry_ids(faq: FaqSearch, refs: list[str]) -> list[int]:
+    """The entries' ids; all of them are looked up before any is changed."""
+    return list(dict.fromkeys(faq.entry(ref).id for ref in refs))
+
+
+def _queries(faq: FaqSearch, corpus: str, group: str, only: bool) -> tuple[str, list[str]]:
+    return _find_queries(faq.unanswered(corpus, limit=QUEUE), corpus, group, only)
+
+
+def _find_queries(queue: Sequence[QueryGroup], corpus: str, start: str, only: bool) -> tuple[str, list[str]]:
+    """(text, ids): of the queue's query whose id begins so, the text, and the ids of its whole group or its own."""
+    named = [(group, query) for group in queue for query in group.queries if start and query.query_id.startswith(start)]
+    if not named:
+        raise EntryNotFoundError(
+            f"corpus {corpus!r} has no unanswered query {start!r}; see `faqsearch unanswered list -c {corpus}`"
+        )
+    if len(named) > 1:
+        raise EntryNotFoundError(f"{start!r} is the beginning of {len(named)} queries' ids; give more of it (--json)")
+    group, query = named[0]
+    return query.query, [query.query_id] if only else [item.query_id for item in group.queries]
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -803,8 +1199,8 @@ def _age(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def _print_entry(entry: Entry, as_json: bool) -> None:
-    fields = {
+def _entry_fields(entry: Entry) -> dict[str, Any]:
+    return {
         "id": entry.id,
         "corpus": entry.corpus,
         "key": entry.key,
@@ -817,12 +1213,106 @@ def _print_entry(entry: Entry, as_json: bool) -> None:
         "valid_to": entry.valid_to,
         "created_at": entry.created_at,
         "updated_at": entry.updated_at,
+        "version": entry.version,
     }
+
+
+def _print_entry(entry: Entry, as_json: bool) -> None:
+    fields = _entry_fields(entry)
     if not as_json:
         fields["similar"] = " | ".join(entry.similar)
         fields["answer"] = entry.answer.replace("\n", "\n" + " " * 19)
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
     _print_fields(fields, as_json)
+
+
+def _print_many(what: str, changed: int, ids: list[int], as_json: bool) -> None:
+    if as_json:
+        _print_json({"entries": ids, "changed": changed})
+    else:
+        same = f", {len(ids) - changed} were so already" if changed < len(ids) else ""
+        typer.echo(f"{what} entries: {changed}{same}")
+
+
+def _draft_fields(draft: EntryDraft | None) -> dict[str, Any] | None:
+    if draft is None:
+        return None
+    names = ("key", "question", "similar", "answer", "category", "enabled", "valid_from", "valid_to")
+    return {name: getattr(draft, name) for name in names}
+
+
+def _change_fields(change: Change) -> dict[str, Any]:
+    fields = {name: getattr(change, name) for name in ("id", "at", "who", "action")}
+    return {**fields, "before": _draft_fields(change.before), "after": _draft_fields(change.after)}
+
+
+def _difference(change: Change) -> Iterator[str]:
+    """What a change did, in lines to read."""
+    before, after = _draft_fields(change.before), _draft_fields(change.after)
+    if before is None or after is None:
+        gone = before or after or {}
+        yield f"question: {_cut(gone.get('question'))}"
+        yield f"answer: {_cut(gone.get('answer'))}"
+        return
+    for name, old in before.items():
+        new = after[name]
+        if name == "similar":
+            yield from (f"similar: - {_cut(text)}" for text in old if text not in new)
+            yield from (f"similar: + {_cut(text)}" for text in new if text not in old)
+            if old != new and sorted(old) == sorted(new):
+                yield "similar: in another order"
+        elif old != new:
+            yield f"{name}: {_cut(old)} → {_cut(new)}"
+
+
+def _cut(value: object) -> str:
+    """A value in one line of a reasonable length."""
+    text = " ".join(str(value).split()) if value not in (None, "") else "-"
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _group_fields(group: QueryGroup) -> dict[str, Any]:
+    newest = group.queries[0]
+    return {
+        "id": newest.query_id,
+        "query": newest.query,
+        "count": group.count,
+        "last": newest.at,
+        "queries": _plain(group.queries),
+        "nearest": _plain(group.nearest),
+    }
+
+
+def _nearest(hits: Sequence[Hit]) -> str:
+    return f"[{hits[0].score:.3f}] entry {hits[0].entry_id}: {hits[0].question}" if hits else "-"
+
+
+def _print_stats(report: Statistics) -> None:
+    kinds = ("answer", "suggest", "none")
+    by_day: dict[str, dict[str, int]] = {}
+    for item in report.decisions:
+        by_day.setdefault(item.day, {})[item.kind] = item.count
+    totals = {kind: sum(day.get(kind, 0) for day in by_day.values()) for kind in kinds}
+    shares = ", ".join(
+        f"{count} {kind} ({100 * count / (report.queries or 1):.0f} %)" for kind, count in totals.items()
+    )
+    typer.echo(f"{report.corpus}, last {report.days} days: {report.queries} queries: {shares}")
+    words = {kind: sum(item.count for item in report.feedback if item.kind == kind) for kind in get_args(Feedback)}
+    typer.echo("feedback: " + ", ".join(f"{count} {kind}" for kind, count in words.items()))
+    if by_day:
+        typer.echo("")
+        _print_table(
+            ("day", *kinds), [(day, *(counts.get(kind, 0) for kind in kinds)) for day, counts in by_day.items()]
+        )
+    if report.most_asked:
+        typer.echo("\nmost asked")
+        _print_table(("times", "entry", "question"), [(e.count, e.entry_id, e.question) for e in report.most_asked])
+    typer.echo(f"\nnever asked: {report.never_asked_total} entries")
+    if report.never_asked:
+        _print_table(("entry", "question"), [(e.entry_id, e.question) for e in report.never_asked])
+    if report.stages:
+        typer.echo("\nmilliseconds")
+        _print_table(("stage", "median", "95 %"), [(s.stage, f"{s.median:.1f}", f"{s.p95:.1f}") for s in report.stages])
 
 
 def _corpus_row(faq: FaqSearch, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ decision (`text.normalise`). It does not know corpora, indexes or thresholds.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ Pooling = Literal["mean", "cls", "max"]
 DEFAULT_MAX_LENGTH = 256
 DEFAULT_BATCH_SIZE = 32
 _TOKENISED_AT_ONCE = 16_384
+_loading = threading.Lock()  # transformers' verbosity is one for the whole process
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -99,6 +101,8 @@ class TransformerEncoder:
         Returns:
             (n, dim) float32 with unit rows, in the order given.
         """
+        if isinstance(texts, str):
+            raise TypeError("expected a sequence of texts, got one text")
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         done = 0
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):
@@ -112,6 +116,8 @@ class TransformerEncoder:
                 done += len(batch)
                 if progress:
                     progress("encoding", done, len(texts))
+        if not np.isfinite(embeddings).all():
+            raise EncoderError(f"checkpoint {self.path} gives embeddings that are no numbers; copy it again")
         return embeddings
 
     @torch.inference_mode()
@@ -232,18 +238,19 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
 @contextmanager
 def _load_quietly(path: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint raises into one clear line, and print nothing meanwhile."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    except EncoderError:
-        raise
-    except Exception as exc:  # the libraries raise bare Exception, RuntimeError, OSError, ValueError and KeyError
-        detail = " ".join(str(exc).split())[:200]
-        raise EncoderError(f"checkpoint {path} cannot be loaded ({detail}); copy or download it again") from exc
-    finally:
-        transformers.logging.set_verbosity(verbosity)
+    with _loading:
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        try:
+            yield
+        except EncoderError:
+            raise
+        except Exception as exc:  # the libraries raise bare Exception, RuntimeError, OSError, ValueError and KeyError
+            detail = " ".join(str(exc).split())[:200]
+            raise EncoderError(f"checkpoint {path} cannot be loaded ({detail}); copy or download it again") from exc
+        finally:
+            transformers.logging.set_verbosity(verbosity)
 
 
 def _load_tokenizer(path: Path) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer, which has no types

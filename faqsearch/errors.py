@@ -68,7 +68,16 @@ class EntryNotFoundError(StoreError):
 
 
 class EntryInvalidError(StoreError):
-    """An entry that breaks a rule: no answer, over length, a phrasing that leads elsewhere."""
+    """An entry that breaks a rule: no answer, over length, a phrasing that leads elsewhere.
+
+    `field` is the field of `EntryDraft` at fault, or ""; `entry_id` the entry that has the key or `phrasing` already.
+    """
+
+    def __init__(self, message: str, *, field: str = "", entry_id: int | None = None, phrasing: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.entry_id = entry_id
+        self.phrasing = phrasing
 
 
 class EntryConflictError(StoreError):

@@ -20,6 +20,8 @@ ImportMode = Literal["merge", "replace"]
 Progress = Callable[[str, int, "int | None"], None]
 """Called as progress(stage, done, total); total is None while it is unknown."""
 
+QUERY_LIMIT = 10_000
+"""Longest query, in characters; an encoder reads the first few hundred of them."""
 QUESTION_LIMIT = 1_000
 """Longest question, in characters."""
 ANSWER_LIMIT = 50_000
@@ -106,6 +108,28 @@ class Entry:
     def similar(self) -> tuple[str, ...]:
         """The texts of the similar questions, in their order."""
         return tuple(question.text for question in self.questions[1:])
+
+    @property
+    def draft(self) -> EntryDraft:
+        """Its content, without what the store gives it."""
+        return EntryDraft(
+            key=self.key,
+            question=self.question,
+            similar=self.similar,
+            answer=self.answer,
+            category=self.category,
+            enabled=self.enabled,
+            valid_from=self.valid_from,
+            valid_to=self.valid_to,
+        )
+
+    def state_at(self, moment: datetime) -> EntryState:
+        """What it is at a moment (in local time, as validity periods are)."""
+        if not self.enabled:
+            return "off"
+        if self.valid_to and self.valid_to < moment:
+            return "expired"
+        return "upcoming" if self.valid_from and self.valid_from > moment else "on"
 
 
 @dataclass(frozen=True, slots=True)

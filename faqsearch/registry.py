@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,18 +75,24 @@ def fingerprint(ref: str) -> str:
     Does not load the checkpoint (nor torch).
     """
     folder = resolve(ref)
-    digest = hashlib.sha256()
     files = {file for pattern in _FINGERPRINTED for file in folder.glob(pattern) if file.is_file()}
     if not any(file.suffix in (".safetensors", ".bin") for file in files) or folder / "config.json" not in files:
         raise EncoderError(f"{folder} is no checkpoint: expected config.json and model.safetensors or *.bin in it")
     try:
-        for file in sorted(files):
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as handle:
-                while block := handle.read(1 << 20):
-                    digest.update(block)
+        return _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)))
     except OSError as exc:
         raise EncoderError(f"checkpoint {folder} cannot be read: {exc.strerror}; copy it again") from exc
+
+
+@lru_cache(maxsize=16)
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files by name, size and content; remembered for as long as sizes and times stay."""
+    digest = hashlib.sha256()
+    for file, *_ in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

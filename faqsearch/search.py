@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from faqsearch.errors import IndexFileError, QueryError
 from faqsearch.model import (
+    QUERY_LIMIT,
     Corpus,
     Decision,
     Hit,
@@ -31,16 +32,14 @@ from faqsearch.model import (
     SearchResult,
     Timing,
 )
-from faqsearch.store import LogLine, Store
+from faqsearch.store import HURRIED_MS, LogLine, Store
 from faqsearch.text import NORMALISATION, normalise
 
 if TYPE_CHECKING:
     from faqsearch.encoder import Encoder
     from faqsearch.index import IndexFolder, QuestionIndex
 
-QUERY_LIMIT = 10_000
-"""Longest query, in characters; an encoder reads the first few hundred of them."""
-
+FLUSH_MS = 2_000
 SCORE_DIGITS = 6
 """Decimals of a score; float32 has no more to say."""
 
@@ -116,6 +115,7 @@ class Searcher:
     def __init__(self, store: Store, encoders: Encoders, index_dir: Path, device: str) -> None:
         self._store, self._encoders, self._index_dir, self._device = store, encoders, index_dir, device
         self._lock = threading.Lock()
+        self._writing_log = threading.Lock()
         self._corpus_locks: dict[int, threading.Lock] = {}
         self._states: dict[int, _State] = {}
         self._unlogged: list[LogLine] = []
@@ -126,6 +126,8 @@ class Searcher:
         """Search for each text; see `FaqSearch.search`."""
         if k < 1:
             raise QueryError(f"k is {k}; expected 1 or more")
+        if isinstance(texts, str):
+            raise QueryError("expected several queries, got one text; use `search` for that")
         queries = [_check_query(text) for text in texts]
         state = self._state(corpus, progress)
         results: list[SearchResult] = []
@@ -142,30 +144,30 @@ class Searcher:
             corpus: whose encoder compares them; the answer threshold says what is nearly the same.
             queries: newest first; they stay so within a group.
         """
+        if not queries:
+            return []
         by_text: dict[str, list[LoggedQuery]] = {}
         for query in queries:
             by_text.setdefault(normalise(query.query), []).append(query)
         texts = sorted(by_text, key=lambda text: -len(by_text[text]))  # stable: equally frequent ones stay newest first
         vectors = self._state(corpus).encoder.encode(texts)
-        leaders: list[int] = []
+        leaders = np.empty_like(vectors)  # (n, dim); one row for each group so far
         groups: list[list[LoggedQuery]] = []
-        for row, text in enumerate(texts):
-            scores = vectors[leaders] @ vectors[row] if leaders else np.empty(0)
+        for vector, text in zip(vectors, texts, strict=True):
+            scores = leaders[: len(groups)] @ vector
             if len(scores) and scores.max() >= corpus.answer_threshold:
                 groups[int(scores.argmax())] += by_text[text]
             else:
-                leaders.append(row)
+                leaders[len(groups)] = vector
                 groups.append(list(by_text[text]))
         for group in groups:
             group.sort(key=lambda query: query.at, reverse=True)
         return sorted(groups, key=lambda group: (len(group), group[0].at), reverse=True)
 
     def flush_log(self) -> None:
-        """Write what is left of the query log, waiting for other writers."""
-        with self._lock:
-            unlogged, self._unlogged = self._unlogged, []
-        if unlogged:
-            self._store.log_queries(unlogged, patient=True)
+        """Write what is left of the query log; what another writer holds up for seconds stays for the next time."""
+        with self._writing_log:
+            self._write_log(wait_ms=FLUSH_MS)
 
     def _search(self, corpus: Corpus, state: _State, queries: Sequence[str], k: int, log: bool) -> list[SearchResult]:
         """Search for a handful of queries at once."""
@@ -213,10 +215,27 @@ class Searcher:
     def _log(self, items: list[LogLine]) -> None:
         """Write to the query log; while another process writes, keep the lines for the next time."""
         with self._lock:
-            waiting, self._unlogged = self._unlogged + items, []
-        if not self._store.log_queries(waiting):
-            with self._lock:
-                self._unlogged = (waiting + self._unlogged)[-_LOG_BUFFER:]
+            self._unlogged = (self._unlogged + items)[-_LOG_BUFFER:]
+        written = True
+        # One thread at a time writes, and takes with it what others leave meanwhile: no search waits for another's.
+        while written and self._unlogged and self._writing_log.acquire(blocking=False):
+            try:
+                written = self._write_log(wait_ms=HURRIED_MS)
+            finally:
+                self._writing_log.release()
+
+    def _write_log(self, *, wait_ms: int) -> bool:
+        """Write the lines that are waiting, or keep them; whether they are written."""
+        with self._lock:
+            waiting, self._unlogged = self._unlogged, []
+        written = False
+        try:
+            written = not waiting or self._store.log_queries(waiting, wait_ms=wait_ms)
+        finally:
+            if not written:
+                with self._lock:
+                    self._unlogged = (waiting + self._unlogged)[-_LOG_BUFFER:]
+        return written
 
     def _state(self, corpus: Corpus, progress: Progress | None = None) -> _State:
         """The state for searching, brought up to date if the corpus or its index version has changed."""
@@ -291,6 +310,8 @@ class Searcher:
 
 
 def _check_query(text: str) -> str:
+    if not isinstance(text, str):
+        raise QueryError(f"a query is a text, this is {type(text).__name__}")
     query = text.strip()
     if len(query) > QUERY_LIMIT:
         raise QueryError(f"the query has {len(query):,} characters; at most {QUERY_LIMIT:,} are allowed")

@@ -11,7 +11,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +63,7 @@ from faqsearch.model import (
 )
 from faqsearch.search import Encoders, EncoderSource, Searcher
 from faqsearch.settings import Settings, system_user
-from faqsearch.store import Store, draft_of
+from faqsearch.store import Store
 from faqsearch.text import NORMALISATION, normalise
 
 if TYPE_CHECKING:
@@ -227,7 +227,6 @@ class FaqSearch:
             StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1, or an over-long title.
             EncoderError: no such encoder on this machine.
         """
-        corpus = self._store.corpus(name)
         changes: dict[str, Any] = {}
         if title is not None:
             changes["title"] = _check_title(title)
@@ -237,10 +236,6 @@ class FaqSearch:
             changes["answer_threshold"] = answer_threshold
         if suggest_threshold is not None:
             changes["suggest_threshold"] = suggest_threshold
-        answer = changes.get("answer_threshold", corpus.answer_threshold)
-        suggest = changes.get("suggest_threshold", corpus.suggest_threshold)
-        if not -1 <= suggest <= answer <= 1:
-            raise StoreError(f"thresholds: expected -1 ≤ suggest ≤ answer ≤ 1, got suggest {suggest}, answer {answer}")
         return self._store.set_corpus(name, changes)
 
     def delete_corpus(self, name: str) -> int:
@@ -248,7 +243,7 @@ class FaqSearch:
         folder = self._folder(self._store.corpus(name).name)
         with folder.lock(0):
             count = self._store.delete_corpus(name)
-        folder.delete()
+            folder.delete()
         return count
 
     def _new_corpus(self, name: str, title: str | None = None, encoder: str | None = None) -> Corpus:
@@ -282,7 +277,7 @@ class FaqSearch:
             EntryNotFoundError: there is none.
         """
         text = str(ref).strip()
-        if text.isdecimal():
+        if text.isdecimal() and len(text) < 20:
             return self._store.entry(int(text))
         corpus, slash, key = text.partition("/")
         if not slash or not key:
@@ -350,8 +345,13 @@ class FaqSearch:
             EntryConflictError: the entry is not of that version any more; it holds the entry as it is.
             EntryInvalidError: as for `add_entry`.
         """
-        draft = replace(draft_of(self._store.entry(entry_id)), **changes)
-        return self._store.edit_entry(entry_id, _checked(draft), version=version, who=self._who(who))
+        if unknown := set(changes) - {item.name for item in fields(EntryDraft)}:
+            raise EntryInvalidError(f"an entry has no field {', '.join(sorted(unknown))}")
+
+        def change(draft: EntryDraft) -> EntryDraft:
+            return _checked(replace(draft, **changes))
+
+        return self._store.edit_entry(entry_id, change, version=version, who=self._who(who))
 
     def set_enabled(self, entry_id: int, enabled: bool, *, who: str | None = None) -> Entry:
         """Switch an entry on or off; one that is off is never shown."""
@@ -387,7 +387,8 @@ class FaqSearch:
         change = next((item for item in self._store.changes(entry_id) if item.id == change_id), None)
         if change is None or change.before is None:
             raise EntryNotFoundError(f"entry {entry_id} has no state before change {change_id}; see its history")
-        return self._store.edit_entry(entry_id, change.before, who=self._who(who), action="restore")
+        before = change.before
+        return self._store.edit_entry(entry_id, lambda _: before, who=self._who(who), action="restore")
 
     def neighbours(self, text: str, *, corpus: str, k: int = 5, without: int | None = None) -> tuple[Hit, ...]:
         """The stored questions nearest to one that is being written, by entry.
@@ -434,8 +435,8 @@ class FaqSearch:
     def unanswered(self, corpus: str, *, limit: int = 50) -> tuple[QueryGroup, ...]:
         """Queries that got `none`, were marked wrong or were put there, those that ask nearly the same together.
 
-        Groups are made by the corpus's encoder: a query joins the first group whose leader it scores the answer
-        threshold with. Most frequent first, then newest.
+        Groups are made by the corpus's encoder: a query joins the group whose leader it is nearest to, if it scores
+        the answer threshold with it. Most frequent first, then newest.
         """
         self._searcher.flush_log()
         found = self._store.corpus(corpus)
@@ -449,8 +450,10 @@ class FaqSearch:
         """Make a query's text a similar question of an entry, and take the queries out of the queue.
 
         Raises:
+            QueryNotFoundError: one of them is not in the log; nothing was changed.
             EntryInvalidError: the text leads to another entry already.
         """
+        self._store.check_queries(query_ids)
         entry = self._store.entry(entry_id)
         entry = self.edit_entry(entry_id, version=entry.version, who=who, similar=(*entry.similar, text))
         self._store.handle(query_ids, "attached", self._who(who))
@@ -460,6 +463,7 @@ class FaqSearch:
         self, query_ids: Sequence[str], corpus: str, draft: EntryDraft, *, who: str | None = None
     ) -> Entry:
         """Add an entry that answers queries, and take these out of the queue."""
+        self._store.check_queries(query_ids)
         entry = self.add_entry(corpus, draft, who=who)
         self._store.handle(query_ids, "added", self._who(who))
         return entry
@@ -522,6 +526,8 @@ class FaqSearch:
             ImportRejectedError: `strict`, and rows were rejected. Nothing was saved.
             StoreError: the database refused. Nothing was saved.
         """
+        if mode not in ("merge", "replace"):
+            raise TableError(f"mode is {mode!r}; expected merge or replace")
         if rejects is not None:
             _check_output(rejects, path)
         try:
@@ -594,6 +600,8 @@ class FaqSearch:
 
     def export_table(self, out: str | Path | IO[str], *, corpus: str, lang: str = "zh") -> int:
         """Write a whole corpus as a table that imports to the same corpus; how many entries."""
+        if lang not in ("zh", "en"):
+            raise TableError(f"lang is {lang!r}; expected zh or en")
         count, numbered = 0, 0
         for entry in self._store.entries(corpus):
             count += 1
@@ -792,7 +800,7 @@ class FaqSearch:
                 version = earlier[-1]
             folder.check_name(version)
             manifest = folder.manifest(version)
-            if problem := self._foreign(self._store.corpus(corpus), manifest):
+            if problem := _without_cure(self._unfit(self._store.corpus(corpus), manifest)):
                 raise IndexFileError(f"{problem}; it cannot be used here")
             folder.check(manifest)
             folder.set_current(version)
@@ -957,9 +965,21 @@ def _check_title(title: str) -> str:
 
 
 def _checked(draft: EntryDraft) -> EntryDraft:
+    """The entry, tidied; EntryInvalidError for what a program or an editor got wrong."""
+    if isinstance(draft.similar, str):
+        raise EntryInvalidError("similar: expected several texts, got one")
+    texts = {"question": draft.question, "answer": draft.answer, "category": draft.category, "key": draft.key or ""}
+    for name, text in [*texts.items(), *(("similar", text) for text in draft.similar)]:
+        if not isinstance(text, str):
+            raise EntryInvalidError(f"{name}: expected a text, got {type(text).__name__}")
+    if not isinstance(draft.enabled, bool):
+        raise EntryInvalidError(f"enabled: expected True or False, got {draft.enabled!r}")
+    for name, when in (("valid_from", draft.valid_from), ("valid_to", draft.valid_to)):
+        if not isinstance(when, (datetime, type(None))):
+            raise EntryInvalidError(f"{name}: expected a datetime, got {type(when).__name__}")
     draft = tables.tidy_draft(draft)
     if problem := tables.check_draft(draft):
-        raise EntryInvalidError(f"{problem[0]}: {problem[1]}")
+        raise EntryInvalidError(f"{problem[0]}: {problem[1]}", field=problem[0])
     return draft
 
 

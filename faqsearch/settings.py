@@ -45,10 +45,21 @@ class Settings:
     person: str = ""
     """Whom the history names where nobody else is given; the system's user while this is empty."""
 
+    def __post_init__(self) -> None:
+        """Refuse what `load` would refuse, however the settings are made."""
+        if not self.database_url.startswith(_SQLITE) or self.database_url == _SQLITE:
+            raise SettingsError(f"database_url is {self.database_url!r}; expected sqlite:///path/to/file.sqlite3")
+        if self.device not in DEVICES:
+            raise SettingsError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+        for name in ("keep_versions", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected a whole number from 1")
+        object.__setattr__(self, "index_dir", Path(self.index_dir))
+
     @property
     def database_path(self) -> Path:
         """The SQLite file."""
-        return Path(self.database_url.removeprefix(_SQLITE))
+        return Path(self.database_url.removeprefix(_SQLITE)).expanduser()
 
     @classmethod
     def load(cls, home: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -84,6 +95,16 @@ class Settings:
             batch_size=self.batch_size,
             person=self.person,
         )
+
+
+def environment_for(home: str | Path | None) -> dict[str, str]:
+    """The environment in which another program's `Settings.load()` finds what `Settings.load(home)` finds here."""
+    environment = dict(os.environ)
+    if home is not None:
+        environment["FAQSEARCH_HOME"] = str(_expand(str(home), "the home folder").absolute())
+        for name in ("FAQSEARCH_DATABASE_URL", "FAQSEARCH_INDEX_DIR"):
+            environment.pop(name, None)  # they do not count beside a home folder that is named
+    return environment
 
 
 def _read_toml(path: Path, names: list[str]) -> dict[str, tuple[Any, str]]:

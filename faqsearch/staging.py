@@ -20,10 +20,6 @@ CHUNK = 2_000
 """Rows that are written or read at once; below SQLite's limit of bound parameters."""
 
 _STAGING = """
-DROP TABLE IF EXISTS temp.staged;
-DROP TABLE IF EXISTS temp.staged_questions;
-DROP TABLE IF EXISTS temp.kept;
-DROP TABLE IF EXISTS temp.touched;
 CREATE TEMPORARY TABLE staged (
     line INTEGER PRIMARY KEY, key TEXT, answer TEXT NOT NULL, category TEXT NOT NULL, enabled INTEGER NOT NULL,
     valid_from TEXT, valid_to TEXT, entry_id INTEGER, is_new INTEGER NOT NULL DEFAULT 0);
@@ -33,6 +29,7 @@ CREATE TEMPORARY TABLE staged_questions (
 CREATE TEMPORARY TABLE kept (entry_id INTEGER PRIMARY KEY);
 CREATE TEMPORARY TABLE touched (entry_id INTEGER PRIMARY KEY);
 """
+UNSTAGING = "".join(f"DROP TABLE IF EXISTS temp.{name};" for name in ("staged", "staged_questions", "kept", "touched"))
 _STAGING_INDEXES = """
 CREATE INDEX temp.staged_by_key ON staged (key);
 CREATE INDEX temp.staged_by_entry ON staged (entry_id);
@@ -45,6 +42,7 @@ def stage(
     connection: sa.Connection, rows: Iterable[EntryDraft | RowError], progress: Progress | None
 ) -> list[RowError]:
     """Write the entries to temporary tables; the errors among the rows."""
+    unstage(connection)  # of an import that failed
     _script(connection, _STAGING)
     errors: list[RowError] = []
     staged: list[tuple[Any, ...]] = []
@@ -90,6 +88,11 @@ def stage(
     flush()
     _script(connection, _STAGING_INDEXES)
     return errors
+
+
+def unstage(connection: sa.Connection) -> None:
+    """Give back what the temporary tables hold."""
+    _script(connection, UNSTAGING)
 
 
 class Apply:
@@ -354,7 +357,7 @@ def now() -> datetime:
 
 def _stamp(when: datetime | None) -> str | None:
     """The form in which SQLAlchemy keeps a moment in SQLite."""
-    return when.strftime("%Y-%m-%d %H:%M:%S.%f") if when else None
+    return when.isoformat(" ", "microseconds") if when else None
 
 
 def _field(position: int) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,14 @@ from faqsearch.model import (
     StageTime,
     Statistics,
 )
-from faqsearch.staging import CHUNK, Apply, now, record_changes, stage
+from faqsearch.staging import CHUNK, Apply, now, record_changes, stage, unstage
 from faqsearch.text import normalise
 
 SCHEMA = "0002"
 """The newest migration; a test holds it to the migrations folder."""
 BUSY_TIMEOUT_MS = 30_000
-HURRIED_TIMEOUT_MS = 50
+HURRIED_MS = 50
+"""How long the query log waits for another writer before the line is kept for later."""
 MAX_ID = 2**63 - 1
 
 STAGES = ("encode", "search", "fetch", "total")
@@ -184,7 +185,12 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        self._closed = False
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
+            max_overflow=-1,  # a reader that is left half way must not hold up others
+        )
         event.listen(self._engine, "connect", _prepare_connection)
         event.listen(self._engine, "begin", _begin)
         try:
@@ -199,7 +205,8 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; what is asked of it afterwards raises StoreError."""
+        self._closed = True
         self._engine.dispose()
 
     # --- corpora
@@ -230,9 +237,19 @@ class Store:
             return self._create_corpus(connection, corpus)
 
     def set_corpus(self, name: str, changes: Mapping[str, Any]) -> Corpus:
-        """Change title, encoder or thresholds."""
+        """Change title, encoder or thresholds.
+
+        Raises:
+            StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1.
+        """
         with self._transaction(write=True) as connection:
             corpus = self._corpus(connection, name)
+            corpus = replace(corpus, **changes)
+            if not -1 <= corpus.suggest_threshold <= corpus.answer_threshold <= 1:
+                raise StoreError(
+                    "thresholds: expected -1 ≤ suggest ≤ answer ≤ 1,"
+                    f" got suggest {corpus.suggest_threshold}, answer {corpus.answer_threshold}"
+                )
             if changes:
                 connection.execute(_corpora.update().where(_corpora.c.id == corpus.id).values(**changes))
             return self._corpus(connection, name)
@@ -365,18 +382,25 @@ class Store:
         Raises:
             EntryInvalidError: the key or a phrasing is taken.
         """
-        return self._save(corpus, draft, None, who=who)
+        return self._save(corpus, None, lambda _: draft, who=who)
 
     def edit_entry(
-        self, entry_id: int, draft: EntryDraft, *, version: int | None = None, who: str = "", action: str = "edit"
+        self,
+        entry_id: int,
+        change: Callable[[EntryDraft], EntryDraft],
+        *,
+        version: int | None = None,
+        who: str = "",
+        action: str = "edit",
     ) -> Entry:
-        """Give an entry another content; questions that stay the same keep their ids.
+        """Give an entry another content, made from what it is now; questions that stay the same keep their ids.
 
         Raises:
             EntryConflictError: it is not of this version any more.
             EntryInvalidError: the key or a phrasing is taken.
         """
-        return self._save(self.entry(entry_id).corpus, draft, entry_id, version=version, who=who, action=action)
+        corpus = self.entry(entry_id).corpus
+        return self._save(corpus, entry_id, change, version=version, who=who, action=action)
 
     def set_many(self, entry_ids: Sequence[int], values: Mapping[str, Any], *, who: str, action: str) -> int:
         """Give several entries the same switch or category; how many that changed."""
@@ -410,6 +434,8 @@ class Store:
 
     def changes(self, entry_id: int) -> list[Change]:
         """The history of an entry, newest change first; also of one that was deleted."""
+        if not 0 < entry_id <= MAX_ID:
+            return []
         with self._transaction() as connection:
             query = _changes.select().where(_changes.c.entry_id == entry_id).order_by(_changes.c.id.desc())
             rows = list(connection.execute(query).mappings())
@@ -495,8 +521,8 @@ class Store:
                 found.update((row[-1], LiveQuestion(*row[:-1])) for row in connection.execute(query))
         return found
 
-    def log_queries(self, queries: Sequence[LogLine], *, patient: bool = False) -> bool:
-        """Write to the query log; False where another process is writing and `patient` is not set."""
+    def log_queries(self, queries: Sequence[LogLine], *, wait_ms: int = HURRIED_MS) -> bool:
+        """Write to the query log; False where another process is still writing after that time."""
         rows = []
         for item in queries:
             top = item.result.hits[0] if item.result.hits else None
@@ -519,26 +545,25 @@ class Store:
                 }
             )
         try:
-            with self._transaction(write=True, hurried=not patient) as connection:
+            with self._transaction(write=True, hurried_ms=wait_ms) as connection:
                 # A corpus that was deleted meanwhile takes its log with it.
                 known = set(connection.scalars(sa.select(_corpora.c.id)))
                 if rows := [row for row in rows if row["corpus_id"] in known]:
                     connection.execute(_query_log.insert(), rows)
         except StoreError:
-            if patient:
-                raise
             return False
         return True
 
     def give_feedback(self, query_id: str, feedback: Feedback, entry_id: int | None, who: str) -> None:
         """Keep what a person says of an answer; a later word takes the place of an earlier one.
 
+        A query that was dealt with comes back into the queue for `wrong` and `instead` alone.
+
         Raises:
             QueryNotFoundError: no such query in the log.
         """
-        self._mark(
-            [query_id], feedback=feedback, feedback_entry_id=entry_id, feedback_who=who, feedback_at=now(), handled=None
-        )
+        word = {"feedback": feedback, "feedback_entry_id": entry_id, "feedback_who": who, "feedback_at": now()}
+        self._mark([query_id], **word, **({} if feedback == "right" else {"handled": None}))
 
     def enqueue(self, query_id: str) -> None:
         """Put a logged query into the queue of unanswered ones."""
@@ -548,14 +573,25 @@ class Store:
         """Take queries out of the queue: attached, added or dismissed."""
         self._mark(query_ids, handled=how, handled_who=who, handled_at=now())
 
+    def check_queries(self, query_ids: Sequence[str]) -> None:
+        """Do nothing, unless one of these queries is not in the log.
+
+        Raises:
+            QueryNotFoundError: one is not.
+        """
+        with self._transaction() as connection:
+            found = 0
+            for chunk in _chunks(list(set(query_ids))):
+                found += connection.scalar(_count(_query_log).where(_query_log.c.ref.in_(chunk))) or 0
+        _all_found(found, query_ids)
+
     def _mark(self, query_ids: Sequence[str], **values: object) -> None:
         with self._transaction(write=True) as connection:
             done = 0
-            for chunk in _chunks(list(query_ids)):
+            for chunk in _chunks(list(set(query_ids))):
                 statement = _query_log.update().where(_query_log.c.ref.in_(chunk)).values(**values)
                 done += connection.execute(statement).rowcount
-            if done != len(set(query_ids)):
-                raise QueryNotFoundError("this query is not in the log; was its corpus deleted, or logging off?")
+            _all_found(done, query_ids)
 
     def unanswered(self, corpus_id: int) -> list[LoggedQuery]:
         """The queue: queries that got none, were marked wrong, or were put there; newest first."""
@@ -669,13 +705,15 @@ class Store:
                 result = Apply(connection, target.id, mode, fields, who=who).run(errors)
                 if dry_run or (strict and result.errors):
                     transaction.rollback()
-                return Imported(found is None, *result.counts, tuple(result.errors))
+            with self._begun(connection):
+                unstage(connection)
+            return Imported(found is None, *result.counts, tuple(result.errors))
 
     def _save(
         self,
         corpus: str,
-        draft: EntryDraft,
         entry_id: int | None,
+        change: Callable[[EntryDraft], EntryDraft],
         *,
         version: int | None = None,
         who: str = "",
@@ -685,14 +723,17 @@ class Store:
         fields = frozenset(("key", "similar", "category", "enabled", "valid_from", "valid_to"))
         with self._connection() as connection, self._begun(connection, write=True):
             corpus_id = self._corpus(connection, corpus).id
-            if entry_id is not None and version is not None:
-                current = self._entry(connection, entry_id)
-                if current.version != version:
+            draft = EntryDraft(question="", answer="")
+            if entry_id is not None:
+                current = self._entry(connection, entry_id)  # it may have been deleted meanwhile
+                draft = draft_of(current)
+                if version is not None and current.version != version:
                     raise EntryConflictError(
                         f"entry {entry_id} was changed meanwhile (it is version {current.version}, not {version});"
                         " look at both and save again",
                         current,
                     )
+            draft = change(draft)
             if draft.key is not None:
                 self._check_key(connection, corpus_id, draft.key, entry_id)
             stage(connection, [draft], None)
@@ -701,8 +742,11 @@ class Store:
             apply = Apply(connection, corpus_id, "merge", fields, who=who, action=action)
             result = apply.run([], match=False)
             for error in result.errors:
-                raise EntryInvalidError(f"{error.column}: {error.reason}")
+                other, phrasing = self._holder(connection, corpus_id, draft, entry_id)
+                message = f"{error.column}: {error.reason}"
+                raise EntryInvalidError(message, field=error.column, entry_id=other, phrasing=phrasing)
             saved = connection.scalar(sa.text("SELECT entry_id FROM staged"))
+            unstage(connection)
             return self._entry(connection, int(saved))
 
     # --- inside
@@ -714,16 +758,33 @@ class Store:
             )
         )
         if taken is not None:
-            raise EntryInvalidError(f"key: {key!r} belongs to entry {taken} of this corpus already")
+            message = f"key: {key!r} belongs to entry {taken} of this corpus already"
+            raise EntryInvalidError(message, field="key", entry_id=taken)
+
+    def _holder(
+        self, connection: sa.Connection, corpus_id: int, draft: EntryDraft, entry_id: int | None
+    ) -> tuple[int | None, str]:
+        """The first phrasing of a draft that another entry has, with that entry's id."""
+        for text in (draft.question, *draft.similar):
+            query = sa.select(_questions.c.entry_id).where(
+                _questions.c.corpus_id == corpus_id,
+                _questions.c.folded == normalise(text),
+                _questions.c.entry_id != (entry_id or 0),
+            )
+            if (other := connection.scalar(query)) is not None:
+                return int(other), text
+        return None, ""
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
         """A connection whose database errors come out as StoreError."""
+        if self._closed:
+            raise StoreError(f"{self.path} was closed; open FaqSearch again")
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except exc.DatabaseError as error:
-            raise StoreError(_explain(self.path, str(error.orig))) from error
+        except exc.SQLAlchemyError as error:
+            raise StoreError(_explain(self.path, str(getattr(error, "orig", error)))) from error
 
     @contextmanager
     def _begun(self, connection: sa.Connection, *, write: bool = False) -> Iterator[sa.Transaction]:
@@ -733,16 +794,16 @@ class Store:
             yield transaction
 
     @contextmanager
-    def _transaction(self, *, write: bool = False, hurried: bool = False) -> Iterator[sa.Connection]:
-        """A connection in a transaction; a hurried one waits neither for other writers nor for the disk."""
+    def _transaction(self, *, write: bool = False, hurried_ms: int | None = None) -> Iterator[sa.Connection]:
+        """A connection in a transaction; a hurried one waits little for other writers, and not for the disk."""
         with self._connection() as connection:
-            if hurried:
-                _set_pragmas(connection, busy_timeout=HURRIED_TIMEOUT_MS, synchronous="NORMAL")
+            if hurried_ms is not None:
+                _set_pragmas(connection, busy_timeout=hurried_ms, synchronous="NORMAL")
             try:
                 with self._begun(connection, write=write):
                     yield connection
             finally:
-                if hurried:
+                if hurried_ms is not None:
                     _set_pragmas(connection, busy_timeout=BUSY_TIMEOUT_MS, synchronous="FULL")
 
     def _schema_of(self, connection: sa.Connection) -> str | None:
@@ -847,16 +908,7 @@ class Store:
 
 def draft_of(entry: Entry) -> EntryDraft:
     """The content of an entry, without what the store gives it."""
-    return EntryDraft(
-        key=entry.key,
-        question=entry.question,
-        similar=entry.similar,
-        answer=entry.answer,
-        category=entry.category,
-        enabled=entry.enabled,
-        valid_from=entry.valid_from,
-        valid_to=entry.valid_to,
-    )
+    return entry.draft
 
 
 def _draft_from_json(text: str) -> EntryDraft:
@@ -867,6 +919,11 @@ def _draft_from_json(text: str) -> EntryDraft:
         values[name] = datetime.fromisoformat(values[name]) if values[name] else None
     values["enabled"] = bool(values["enabled"])
     return EntryDraft(question=question, similar=tuple(similar), **values)
+
+
+def _all_found(found: int, query_ids: Sequence[str]) -> None:
+    if found != len(set(query_ids)):
+        raise QueryNotFoundError("this query is not in the log; was its corpus deleted, or logging off?")
 
 
 def _state_is(state: EntryState | None) -> list[sa.ColumnElement[bool]]:

@@ -35,6 +35,7 @@ from faqsearch.files import (
 from faqsearch.model import (
     ANSWER_LIMIT,
     LABEL_LIMIT,
+    QUERY_LIMIT,
     QUESTION_LIMIT,
     Entry,
     EntryDraft,
@@ -74,7 +75,7 @@ NUMBERED = (
 """Headers that hold one similar question each when a number follows: question1, 相似问2."""
 
 QUERY_ALIASES = ("query", "用户问", "问法", *ALIASES["question"])
-EXPECTED_ALIASES = ("key", "expected", "entry", "编号", "期望", *ALIASES["key"])
+EXPECTED_ALIASES = ("expected", "entry", "期望", *ALIASES["key"])
 
 REJECT_HEADER = ("line", "column", "reason")
 """The columns that a table of rejected rows begins with."""
@@ -172,6 +173,7 @@ def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
 
 def tidy_draft(draft: EntryDraft) -> EntryDraft:
     """The entry with outer white space removed, line breaks as LF, and repeated phrasings dropped."""
+    draft = replace(draft, valid_from=_local(draft.valid_from), valid_to=_local(draft.valid_to))
     question = _tidy(draft.question)
     seen = {normalise(question)}
     similar = []
@@ -188,6 +190,11 @@ def tidy_draft(draft: EntryDraft) -> EntryDraft:
         answer=_tidy(draft.answer),
         category=_tidy(draft.category),
     )
+
+
+def _local(when: datetime | None) -> datetime | None:
+    """A moment in local time without a zone, as validity periods are kept."""
+    return when.astimezone().replace(tzinfo=None) if when is not None and when.tzinfo is not None else when
 
 
 def _tidy(text: str) -> str:
@@ -448,6 +455,8 @@ def read_queries(path: str | Path) -> list[tuple[int, str]]:
         for line, text in enumerate(handle, start=1):
             if reason := bad_characters(text):
                 raise TableError(f"{path}, line {line}: {reason}; expected text in UTF-8, one query a line")
+            if len(text.strip()) > QUERY_LIMIT:
+                raise TableError(f"{path}, line {line}: {len(text):,} characters; a query has at most {QUERY_LIMIT:,}")
             if text.strip():
                 queries.append((line, text.strip()))
     if not queries:
@@ -561,6 +570,7 @@ def _named(path: Path, header: Sequence[str], name: str, wanted: Sequence[str]) 
     if name not in FIELDS:
         raise TableError(f"unknown field {name!r} in the column mapping; known are {', '.join(FIELDS)}")
     indexes = []
+    wanted = [wanted] if isinstance(wanted, str) else wanted
     for text in wanted if name == "similar" else wanted[-1:]:
         index = _find_column(header, [text])
         if index is None:

@@ -63,3 +63,20 @@ def write_table(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def ui(settings: Settings, source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaqSearch]:
+    """The service that the pages of the app use in this test, over a new database and fake encoders."""
+    import streamlit as st
+
+    from faqsearch import service
+    from faqsearch.ui import common
+
+    monkeypatch.setattr(service, "_Registry", lambda settings: source)
+    monkeypatch.setenv("FAQSEARCH_HOME", str(settings.index_dir.parent))
+    st.cache_resource.clear()
+    shared = common.service()
+    yield shared
+    shared.close()
+    st.cache_resource.clear()

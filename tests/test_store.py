@@ -175,8 +175,8 @@ def test_a_question_keeps_its_id_for_as_long_as_its_text_stays(store: Store, loa
     # The same letters in another case fold alike, but the text is another one.
     assert load(row("a", "two", "One", answer="y")) == done(updated=1)
     assert ids(store) == {"two": 2, "One": 4}
-    assert store.edit_entry(1, row("a", "Two", "One")).questions[0].id == 5
-    assert store.edit_entry(1, row("a", "Two", "One", answer="z")).questions[1].id == 4
+    assert store.edit_entry(1, lambda _: row("a", "Two", "One")).questions[0].id == 5
+    assert store.edit_entry(1, lambda _: row("a", "Two", "One", answer="z")).questions[1].id == 4
     assert content(store) == [("a", ("Two", "One"), "z")]
 
 
@@ -213,7 +213,7 @@ def test_every_change_raises_the_revision_once_and_no_change_does_not(store: Sto
         lambda: load(row("a", "one"), row("b", "two")),
         lambda: switch(store, 1, True),
         lambda: switch(store, 1, False),
-        lambda: store.edit_entry(2, row("b", "two", "three")),
+        lambda: store.edit_entry(2, lambda _: row("b", "two", "three")),
         lambda: store.add_entry("bank", row("c", "four")),
         lambda: store.delete_entry(3),
     ):
@@ -234,7 +234,7 @@ def test_names_keys_and_phrasings_that_are_taken_are_refused(store: Store, load:
         store.add_entry("bank", row(None, "ONE"))
     before = list(store.entries("bank"))
     with pytest.raises(EntryInvalidError, match="similar: 'one' leads to another entry already: entry 1"):
-        store.edit_entry(2, row("changed", "two", "one"))
+        store.edit_entry(2, lambda _: row("changed", "two", "one"))
     assert list(store.entries("bank")) == before
     assert store.entry_ids(store.corpus("bank").id, ["a", "TWO", "three"]) == {"a": 1, "TWO": 2}
 
@@ -273,7 +273,7 @@ def test_others_read_and_write_while_a_long_import_is_being_read(store: Store, l
             yield replace(row(f"N{n}", f"new {n}"), line=n + 2)
             if n == 4_500:  # two batches are staged by now
                 seen.append([entry.question for entry in other.entries("bank")])
-                other.edit_entry(1, row("a", "uno"))
+                other.edit_entry(1, lambda _: row("a", "uno"))
 
     result = store.import_entries(CORPUS, rows(), fields=ALL)
     assert (result.added, seen) == (5_000, [["one", "two"]])
