@@ -10,38 +10,29 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import os
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 import faqsearch
+from faqsearch import printing
 from faqsearch.errors import EntryNotFoundError, FaqSearchError, ImportRejectedError, StoreError, TableError
 from faqsearch.model import (
-    Change,
-    Entry,
     EntryDraft,
     EntryState,
     Feedback,
-    Hit,
-    HitTestReport,
     ImportReport,
-    Progress,
     QueryGroup,
-    SearchResult,
-    Statistics,
-    Status,
 )
 from faqsearch.service import FaqSearch
 from faqsearch.settings import Settings, environment_for
@@ -50,10 +41,8 @@ from faqsearch.tables import FIELDS, parse_when, write_template
 EXIT_FAILED = 1
 EXIT_REJECTED = 3
 EXIT_INTERRUPTED = 130
-SHOWN = 20
-"""Rejected rows and missed hit tests that are printed before the rest is only counted."""
-SHORT_ID = 8
-"""Characters of a query's id that are printed where the beginning of one is enough."""
+PAGE = 20
+"""Entries, or groups of queries, that a list shows at once unless told otherwise."""
 QUEUE = 5_000
 """Groups of unanswered queries among which an id is looked up; the queue has no more."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -176,7 +165,7 @@ def import_(
     Exit code 0: all rows taken. 3: some rejected, the good ones saved. 1: failed, nothing saved.
     """
     mapping = _mapping(map_ or [])
-    with _service(create=True) as faq, _progress() as progress, _input(file) as path:
+    with _service(create=True) as faq, printing.progress() as progress, _input(file) as path:
         try:
             report = faq.import_table(
                 path,
@@ -192,12 +181,12 @@ def import_(
                 progress=progress,
             )
         except ImportRejectedError as exc:
-            _print_errors(exc.report)
+            printing.print_errors(exc.report)
             raise
     if as_json:
-        _print_json(report)
+        printing.print_json(report)
     else:
-        _print_import(report, no_sync)
+        printing.print_import(report, no_sync)
     if report.rejected:
         raise typer.Exit(EXIT_REJECTED)
 
@@ -213,9 +202,9 @@ def export(
     A cell that a spreadsheet would run (= + - @) gets an apostrophe in front, which the import takes off again.
     """
     with _service() as faq:
-        count = faq.export_table(output or _stdout(), corpus=corpus, lang=lang)
+        count = faq.export_table(output or sys.stdout, corpus=corpus, lang=lang)
     if output:
-        _note(f"{count} entries written to {output}")
+        printing.note(f"{count} entries written to {output}")
 
 
 @app.command()
@@ -226,9 +215,9 @@ def template(
     """Write an empty FAQ table with two example rows."""
     if output and output.exists() and output.is_file():
         raise TableError(f"{output} exists already; name a new file, so that nothing filled in is lost")
-    write_template(output or _stdout(), lang)
+    write_template(output or sys.stdout, lang)
     if output:
-        _note(f"written to {output}; fill it in and import it")
+        printing.note(f"written to {output}; fill it in and import it")
 
 
 @app.command()
@@ -247,7 +236,7 @@ def rebuild(
     """
     if bool(names) == all_:
         raise typer.BadParameter("name the corpora to rebuild, or give --all")
-    with _service() as faq, _progress() as progress:
+    with _service() as faq, printing.progress() as progress:
         corpora = [corpus.name for corpus in faq.corpora()] if all_ else list(dict.fromkeys(names or []))
         reports, failed = [], []
         for name in corpora:
@@ -256,13 +245,13 @@ def rebuild(
             except FaqSearchError as exc:
                 failed.append({"corpus": name, "error": str(exc)})  # the other corpora are still rebuilt
     for failure in failed:
-        _error(failure["error"])
+        printing.error(failure["error"])
     if as_json:
-        _print_json({"rebuilt": [asdict(report) for report in reports], "failed": failed})
+        printing.print_json({"rebuilt": [asdict(report) for report in reports], "failed": failed})
     else:
         for report in reports:
             for note in report.notes:
-                _note(f"{report.corpus}: {note}")
+                printing.note(f"{report.corpus}: {note}")
             if report.changed:
                 typer.echo(
                     f"{report.corpus}: version {report.version}, {report.kept} kept, {report.encoded} encoded,"
@@ -271,7 +260,7 @@ def rebuild(
             else:
                 typer.echo(f"{report.corpus}: up to date, version {report.version}, {report.kept} questions")
         if not corpora:
-            _note("there is no corpus yet; import a table first")
+            printing.note("there is no corpus yet; import a table first")
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -306,26 +295,26 @@ def search(
             raise typer.BadParameter("--with-query-id goes with one QUERY")
         _search_batch(batch, output, corpus, k or 1, as_json)
         return
-    with _service() as faq, _progress() as progress:
+    with _service() as faq, printing.progress() as progress:
         result = faq.search(query or "", corpus=corpus, k=k or 5, progress=progress)
     if as_json:
-        fields = _plain(result)
+        fields = printing.plain(result)
         if not with_query_id:
             del fields["query_id"]  # programs rely on exactly the other fields
-        _print_json(fields)
+        printing.print_json(fields)
         return
-    _print_result(result)
+    printing.print_result(result)
     if with_query_id:
         typer.echo(f"\nquery {result.query_id}" if result.query_id else "\nnot logged: the setting query_log is off")
     if result.index_version is None and result.hits:
-        _note(f"no index is in use, so every question was encoded for this; run `faqsearch rebuild {corpus}`")
+        printing.note(f"no index is in use, so every question was encoded for this; run `faqsearch rebuild {corpus}`")
 
 
 def _search_batch(batch: Path, output: Path, corpus: str, k: int, as_json: bool) -> None:
-    with _service() as faq, _progress() as progress, _input(batch) as path:
+    with _service() as faq, printing.progress() as progress, _input(batch) as path:
         counts = faq.search_file(path, output, corpus=corpus, k=k, progress=progress)
     if as_json:
-        _print_json({"corpus": corpus, "queries": sum(counts.values()), "output": str(output), **counts})
+        printing.print_json({"corpus": corpus, "queries": sum(counts.values()), "output": str(output), **counts})
     else:
         summary = ", ".join(f"{count} {decision}" for decision, count in counts.items())
         typer.echo(f"{sum(counts.values())} queries: {summary}; written to {output}")
@@ -342,14 +331,14 @@ def hit_test(
     accuracy@k: share of the answerable queries whose entry is among the first k. mrr@10: mean reciprocal rank.
     auc: how well the first hit's score tells answerable queries from the others (0.5 is chance).
     """
-    with _service() as faq, _progress() as progress:
+    with _service() as faq, printing.progress() as progress:
         report = faq.hit_test(file, corpus=corpus, progress=progress)
     if as_json:
-        fields = _plain(report)
+        fields = printing.plain(report)
         del fields["scored"]
-        _print_json(fields)
+        printing.print_json(fields)
     else:
-        _print_hit_test(report)
+        printing.print_hit_test(report)
 
 
 @app.command()
@@ -361,9 +350,9 @@ def status(as_json: Json = False) -> None:
     with _service() as faq:
         report = faq.status()
     if as_json:
-        _print_json({**_plain(report), "ok": report.ok})
+        printing.print_json({**printing.plain(report), "ok": report.ok})
     else:
-        _print_status(report)
+        printing.print_status(report)
     if not report.ok:
         raise typer.Exit(EXIT_FAILED)
 
@@ -388,7 +377,7 @@ def feedback(
         entry_id = faq.entry(entry).id if entry is not None else None
         faq.give_feedback(query_id, verdict, entry_id=entry_id, who=who)
     if as_json:
-        _print_json({"query_id": query_id, "feedback": verdict, "entry_id": entry_id})
+        printing.print_json({"query_id": query_id, "feedback": verdict, "entry_id": entry_id})
     else:
         typer.echo(f"kept: {verdict}" + (f", entry {entry_id}" if entry_id else ""))
 
@@ -408,11 +397,11 @@ def stats(
     with _service() as faq:
         report = faq.statistics(corpus, days=days, top=top)
     if as_json:
-        fields = _plain(report)
+        fields = printing.plain(report)
         del fields["scores"]  # thousands of numbers, for drawing
-        _print_json(fields)
+        printing.print_json(fields)
     else:
-        _print_stats(report)
+        printing.print_stats(report)
 
 
 @app.command()
@@ -432,7 +421,7 @@ def ui(
         raise FaqSearchError("the web pages need Streamlit, which is not installed; run `pip install streamlit altair`")
     _service(create=True).close()  # what is wrong with the settings or the database is told here, in one line
     if host not in LOOPBACK:
-        _note(f"listening on {host}: whoever reaches it can read and change everything, there is no login")
+        printing.note(f"listening on {host}: whoever reaches it can read and change everything, there is no login")
     script = Path(__file__).parent / "ui" / "__main__.py"
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     options = {
@@ -455,11 +444,11 @@ def ui(
 def corpus_list(as_json: Json = False) -> None:
     """List the corpora."""
     with _service() as faq:
-        rows = [_corpus_row(faq, corpus.name) for corpus in faq.corpora()]
+        rows = [printing.corpus_row(faq, corpus.name) for corpus in faq.corpora()]
     if as_json:
-        _print_json({"corpora": rows})
+        printing.print_json({"corpora": rows})
     elif rows:
-        _print_table(
+        printing.print_table(
             ("name", "title", "entries", "questions", "encoder", "answer", "suggest"),
             [
                 (*(row[name] for name in ("name", "title", "entries", "questions", "encoder")),
@@ -468,14 +457,14 @@ def corpus_list(as_json: Json = False) -> None:
             ],
         )  # fmt: skip
     else:
-        _note("there is no corpus yet; import a table first")
+        printing.note("there is no corpus yet; import a table first")
 
 
 @corpus_app.command("show")
 def corpus_show(name: str, as_json: Json = False) -> None:
     """Show one corpus."""
     with _service() as faq:
-        _print_fields(_corpus_row(faq, name), as_json)
+        printing.print_fields(printing.corpus_row(faq, name), as_json)
 
 
 @corpus_app.command("create")
@@ -491,7 +480,7 @@ def corpus_create(
     """Make an empty corpus; `import` makes one by itself."""
     with _service(create=True) as faq:
         faq.create_corpus(name, title=title, encoder=encoder)
-        _print_fields(_corpus_row(faq, name), as_json)
+        printing.print_fields(printing.corpus_row(faq, name), as_json)
 
 
 @corpus_app.command("set")
@@ -520,9 +509,9 @@ def corpus_set(
     with _service() as faq:
         before = faq.corpus(name).encoder
         after = faq.set_corpus(name, **changes)  # type: ignore[arg-type] # each has its own type
-        _print_fields(_corpus_row(faq, name), as_json)
+        printing.print_fields(printing.corpus_row(faq, name), as_json)
     if after.encoder != before:
-        _note(f"run `faqsearch rebuild {name}` to put the encoder in service, then choose thresholds for it")
+        printing.note(f"run `faqsearch rebuild {name}` to put the encoder in service, then choose thresholds for it")
 
 
 @corpus_app.command("delete")
@@ -562,7 +551,7 @@ def entry_list(
         ),
     ] = None,
     page: Annotated[int, typer.Option(min=1, max=10_000_000, help="Which page.")] = 1,
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many on a page.")] = SHOWN,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many on a page.")] = PAGE,
     as_json: Json = False,
 ) -> None:
     """List entries, newest change first, by pages."""
@@ -572,16 +561,16 @@ def entry_list(
         )
     pages = max(1, -(-found.total // limit))
     if as_json:
-        entries = [_entry_fields(entry) for entry in found.entries]
-        _print_json({"corpus": corpus, "total": found.total, "page": page, "pages": pages, "entries": entries})
+        entries = [printing.entry_fields(entry) for entry in found.entries]
+        printing.print_json({"corpus": corpus, "total": found.total, "page": page, "pages": pages, "entries": entries})
         return
     if found.entries:
-        _print_table(
+        printing.print_table(
             ("id", "key", "state", "category", "changed", "question"),
             [(e.id, e.key or "-", e.state_at(datetime.now()), e.category or "-", f"{e.updated_at:%Y-%m-%d}", e.question)
              for e in found.entries],
         )  # fmt: skip
-    _note(f"page {page} of {pages}, entries: {found.total}")
+    printing.note(f"page {page} of {pages}, entries: {found.total}")
 
 
 @entry_app.command("add")
@@ -610,14 +599,14 @@ def entry_add(
         valid_to=_when(valid_to, end=True),
     )
     with _service() as faq:
-        _print_entry(faq.add_entry(corpus, draft, who=who), as_json)
+        printing.print_entry(faq.add_entry(corpus, draft, who=who), as_json)
 
 
 @entry_app.command("show")
 def entry_show(ref: Ref, as_json: Json = False) -> None:
     """Show one entry."""
     with _service() as faq:
-        _print_entry(faq.entry(ref), as_json)
+        printing.print_entry(faq.entry(ref), as_json)
 
 
 @entry_app.command("edit")
@@ -668,7 +657,7 @@ def entry_edit(
         if not changes:
             raise typer.BadParameter("nothing to change; see --help")
         version = entry.version if version is None else version  # nothing that changes meanwhile is written over
-        _print_entry(faq.edit_entry(entry.id, version=version, who=who, **changes), as_json)
+        printing.print_entry(faq.edit_entry(entry.id, version=version, who=who, **changes), as_json)
 
 
 @entry_app.command("disable")
@@ -687,7 +676,7 @@ def _switch(refs: list[str], enabled: bool, who: str | None, as_json: bool) -> N
     with _service() as faq:
         ids = _entry_ids(faq, refs)
         changed = faq.set_enabled_many(ids, enabled, who=who)
-    _print_many("enabled" if enabled else "disabled", changed, ids, as_json)
+    printing.print_many("enabled" if enabled else "disabled", changed, ids, as_json)
 
 
 @entry_app.command("categorize")
@@ -701,7 +690,7 @@ def entry_categorize(
     with _service() as faq:
         ids = _entry_ids(faq, refs)
         changed = faq.set_category_many(ids, category, who=who)
-    _print_many("categorized", changed, ids, as_json)
+    printing.print_many("categorized", changed, ids, as_json)
 
 
 @entry_app.command("delete")
@@ -712,7 +701,7 @@ def entry_delete(ref: Ref, yes: Yes = False, who: Who = None, as_json: Json = Fa
         _confirm(f"Delete entry {entry.id} of {entry.corpus}: {entry.question!r}?", yes)
         faq.delete_entry(entry.id, who=who)
     if as_json:
-        _print_json({"deleted": entry.id})
+        printing.print_json({"deleted": entry.id})
     else:
         typer.echo(f"deleted entry {entry.id}")
 
@@ -729,14 +718,14 @@ def entry_history(ref: Ref, as_json: Json = False) -> None:
         if not changes:
             faq.entry(entry_id)  # tells one that never was from one that has not changed
     if as_json:
-        _print_json({"entry_id": entry_id, "changes": [_change_fields(change) for change in changes]})
+        printing.print_json({"entry_id": entry_id, "changes": [printing.change_fields(change) for change in changes]})
         return
     for change in changes:
         typer.echo(f"{change.id}  {change.at}  {change.who or '-'}  {change.action}")
-        for line in _difference(change):
+        for line in printing.difference(change):
             typer.echo(f"    {line}")
     if not changes:
-        _note(f"no change to entry {entry_id} is recorded")
+        printing.note(f"no change to entry {entry_id} is recorded")
 
 
 @entry_app.command("restore")
@@ -748,7 +737,7 @@ def entry_restore(
 ) -> None:
     """Make an entry what it was before a change; that is a change too, and can be undone likewise."""
     with _service() as faq:
-        _print_entry(faq.restore_entry(faq.entry(ref).id, change, who=who), as_json)
+        printing.print_entry(faq.restore_entry(faq.entry(ref).id, change, who=who), as_json)
 
 
 @entry_app.command("near")
@@ -765,15 +754,15 @@ def entry_near(
     with _service() as faq:
         hits = faq.neighbours(text, corpus=corpus, k=k)
     if as_json:
-        _print_json({"text": text, "corpus": corpus, "near": _plain(hits)})
+        printing.print_json({"text": text, "corpus": corpus, "near": printing.plain(hits)})
     elif hits:
-        _print_table(
+        printing.print_table(
             ("score", "entry", "key", "category", "question"),
             [(f"{hit.score:.3f}", hit.entry_id, hit.key or "-", hit.category or "-", hit.matched_question)
              for hit in hits],
         )  # fmt: skip
     else:
-        _note(f"corpus {corpus!r} has no entry to show")
+        printing.note(f"corpus {corpus!r} has no entry to show")
 
 
 # --- unanswered queries --------------------------------------------------------------------------
@@ -789,7 +778,7 @@ Only = Annotated[
 @unanswered_app.command("list")
 def unanswered_list(
     corpus: Corpus,
-    limit: Annotated[int, typer.Option(min=1, max=QUEUE, help="How many groups.")] = SHOWN,
+    limit: Annotated[int, typer.Option(min=1, max=QUEUE, help="How many groups.")] = PAGE,
     as_json: Json = False,
 ) -> None:
     """List the unanswered queries: those that ask nearly the same together, the most frequent first.
@@ -800,16 +789,16 @@ def unanswered_list(
     with _service() as faq:
         groups = faq.unanswered(corpus, limit=limit)
     if as_json:
-        _print_json({"corpus": corpus, "groups": [_group_fields(group) for group in groups]})
+        printing.print_json({"corpus": corpus, "groups": [printing.group_fields(group) for group in groups]})
     elif groups:
-        _print_table(
+        printing.print_table(
             ("ID", "asked", "last", "query", "nearest"),
-            [(group.queries[0].query_id[:SHORT_ID], group.count, f"{group.queries[0].at:%Y-%m-%d %H:%M}",
-              group.queries[0].query, _nearest(group.nearest))
+            [(group.queries[0].query_id[:printing.SHORT_ID], group.count, f"{group.queries[0].at:%Y-%m-%d %H:%M}",
+              group.queries[0].query, printing.nearest(group.nearest))
              for group in groups],
         )  # fmt: skip
     else:
-        _note(f"no unanswered queries in corpus {corpus!r}")
+        printing.note(f"no unanswered queries in corpus {corpus!r}")
 
 
 @unanswered_app.command("attach")
@@ -828,8 +817,8 @@ def unanswered_attach(
     with _service() as faq:
         query, ids = _queries(faq, corpus, group, only)
         entry = faq.attach_queries(ids, faq.entry(ref).id, text or query, who=who)
-        _print_entry(entry, as_json)
-    _note(f"queries dealt with: {len(ids)}")
+        printing.print_entry(entry, as_json)
+    printing.note(f"queries dealt with: {len(ids)}")
 
 
 @unanswered_app.command("answer")
@@ -857,8 +846,8 @@ def unanswered_answer(
             key=key,
             category=category or "",
         )
-        _print_entry(faq.answer_queries(ids, corpus, draft, who=who), as_json)
-    _note(f"queries dealt with: {len(ids)}")
+        printing.print_entry(faq.answer_queries(ids, corpus, draft, who=who), as_json)
+    printing.note(f"queries dealt with: {len(ids)}")
 
 
 @unanswered_app.command("dismiss")
@@ -875,7 +864,7 @@ def unanswered_dismiss(
         ids = list(dict.fromkeys(item for group in groups for item in _find_queries(queue, corpus, group, only)[1]))
         faq.dismiss_queries(ids, who=who)
     if as_json:
-        _print_json({"dismissed": ids})
+        printing.print_json({"dismissed": ids})
     else:
         typer.echo(f"dismissed queries: {len(ids)}")
 
@@ -889,7 +878,7 @@ def unanswered_add(
     with _service() as faq:
         faq.enqueue(query_id)
     if as_json:
-        _print_json({"query_id": query_id})
+        printing.print_json({"query_id": query_id})
     else:
         typer.echo("put into the queue")
 
@@ -903,15 +892,15 @@ def index_list(corpus: Corpus, as_json: Json = False) -> None:
     with _service() as faq:
         versions = faq.index_versions(corpus)
     if as_json:
-        _print_json({"corpus": corpus, "versions": [_plain(version) for version in versions]})
+        printing.print_json({"corpus": corpus, "versions": [printing.plain(version) for version in versions]})
     elif versions:
-        _print_table(
+        printing.print_table(
             ("", "version", "questions", "encoder", "built"),
             [("*" if v.current else "", v.version, v.count, v.encoder, f"{v.created_at:%Y-%m-%d %H:%M:%S} UTC")
              for v in versions],
         )  # fmt: skip
     else:
-        _note(f"no index has been built; run `faqsearch rebuild {corpus}`")
+        printing.note(f"no index has been built; run `faqsearch rebuild {corpus}`")
 
 
 @index_app.command("verify")
@@ -924,14 +913,14 @@ def index_verify(
     with _service() as faq:
         report = faq.verify_index(corpus, version)
     if as_json:
-        _print_json({**_plain(report), "ok": report.ok})
+        printing.print_json({**printing.plain(report), "ok": report.ok})
     elif report.ok:
         typer.echo(
             f"{corpus}: version {report.version} is whole: {report.count} questions, {report.pending} pending,"
             f" {report.stale} deleted since"
         )
     for problem in report.problems:
-        _error(f"{corpus}: {problem}")
+        printing.error(f"{corpus}: {problem}")
     if not report.ok:
         raise typer.Exit(EXIT_FAILED)
 
@@ -951,7 +940,7 @@ def index_rollback(
     with _service() as faq:
         now = faq.rollback_index(corpus, version)
     if as_json:
-        _print_json(now)
+        printing.print_json(now)
     else:
         typer.echo(f"{corpus}: version {now.version} is current, {now.count} questions")
 
@@ -966,7 +955,7 @@ def index_prune(
     with _service() as faq:
         gone = faq.prune_index(corpus, keep)
     if as_json:
-        _print_json({"corpus": corpus, "deleted": gone})
+        printing.print_json({"corpus": corpus, "deleted": gone})
     else:
         typer.echo(f"{corpus}: versions deleted: {len(gone)}" + "".join(f"\n  {name}" for name in gone))
 
@@ -1050,311 +1039,6 @@ def _confirm(question: str, yes: bool) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-# --- output --------------------------------------------------------------------------------------
-
-
-def _stdout() -> Any:  # noqa: ANN401 - a text stream
-    return sys.stdout
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _error(text: str) -> None:
-    typer.echo(f"error: {text}", err=True)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Dataclasses, dates and paths as what JSON has."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401 - JSON
-    typer.echo(json.dumps(_plain(value), ensure_ascii=False))
-
-
-def _print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(fields)
-        return
-    for name, value in fields.items():
-        typer.echo(f"{name + ':':<18} {value}")
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    from rich.cells import cell_len  # Chinese characters are two columns wide
-
-    table = [tuple(map(str, row)) for row in (header, *rows)]
-    widths = [max(cell_len(row[column]) for row in table) for column in range(len(header))]
-    for row in table:
-        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
-
-
-def _print_errors(report: ImportReport) -> None:
-    for error in report.errors[:SHOWN]:
-        column = f", {error.column}" if error.column else ""
-        _note(f"line {error.line}{column}: {error.reason}")
-    if len(report.errors) > SHOWN:
-        _note(f"… and {len(report.errors) - SHOWN} more; --rejects OUT.csv writes them all")
-
-
-def _print_import(report: ImportReport, no_sync: bool) -> None:
-    for note in report.notes:
-        _note(note)
-    _print_errors(report)
-    made = " (new corpus)" if report.created else ""
-    typer.echo(
-        f"{report.corpus}{made}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged,"
-        f" {report.removed} removed, {report.rejected} rejected"
-    )
-    if report.dry_run:
-        _note("dry run: nothing was saved")
-    elif report.index_version:
-        _note(f"index version {report.index_version}")
-    elif no_sync:
-        _note(f"the index was not synced; run `faqsearch rebuild {report.corpus}` (the entries are found already)")
-
-
-def _print_result(result: SearchResult) -> None:
-    if not result.hits:
-        typer.echo("none: no entry to show")
-        return
-    meaning = {
-        "answer": "answer",
-        "suggest": "suggest: nothing matched surely; near are",
-        "none": "none; the nearest are",
-    }
-    typer.echo(meaning[result.decision])
-    for hit in result.hits:
-        label = ", ".join(filter(None, (f"entry {hit.entry_id}", hit.key, hit.category)))
-        typer.echo(f"\n{hit.rank}. {hit.question}  [{hit.score:.3f}] ({label})")
-        if hit.matched_question != hit.question:
-            typer.echo(f"   matched: {hit.matched_question}")
-        # An answer is shown where it may be the one: below a sure answer, and with nothing near, none is.
-        if (result.decision == "answer" and hit.rank == 1) or result.decision == "suggest":
-            typer.echo("\n".join(f"   {line}" for line in hit.answer.splitlines()))
-
-
-def _print_hit_test(report: HitTestReport) -> None:
-    unanswerable = report.queries - report.answerable
-    auc = f"{100 * report.auc:.1f}" if report.auc is not None else "-"
-    _print_table(
-        ("corpus", "queries", "answerable", "accuracy@1", "accuracy@5", "mrr@10", "auc"),
-        [
-            (report.corpus, report.queries, report.answerable, f"{100 * report.accuracy_at_1:.1f}",
-             f"{100 * report.accuracy_at_5:.1f}", f"{100 * report.mrr_at_10:.1f}", auc),
-        ],
-    )  # fmt: skip
-    typer.echo(
-        f"\nat the thresholds answer {report.answer_threshold:.2f}, suggest {report.suggest_threshold:.2f}:\n"
-        f"  {report.answerable} with an entry: {report.right} answered rightly, {report.wrong} wrongly,"
-        f" {report.suggested} suggested, {report.refused} refused\n"
-        f"  {unanswerable} without one: {report.true_nones} refused rightly, {report.false_suggestions} suggested,"
-        f" {report.false_answers} answered wrongly"
-    )
-    if report.misses:
-        typer.echo(f"\nmisses: {len(report.misses)}")
-    for miss in report.misses:
-        place = f"came {miss.expected_rank}." if miss.expected_rank else "did not come"
-        wanted = f"{miss.expected} {place}" if miss.expected else "no entry"
-        typer.echo(f"  line {miss.line}: {miss.query}")
-        typer.echo(f"    {miss.decision} {miss.score:.3f} {miss.found}: {miss.matched_question}; expected {wanted}")
-
-
-def _print_status(report: Status) -> None:
-    typer.echo(f"faqsearch {report.version}, device {report.device}, faiss {report.faiss}")
-    typer.echo(f"database {report.database}\nindexes  {report.index_dir}\n")
-    if not report.corpora:
-        _note("there is no corpus yet; import a table first")
-        return
-    _print_table(
-        ("corpus", "entries", "on", "questions", "indexed", "pending", "version", "age", "encoder"),
-        [
-            (c.name, c.counts.entries, c.counts.enabled, c.counts.questions, c.indexed, c.pending,
-             c.index_version or "-", _age(c.index_age_seconds), c.encoder)
-            for c in report.corpora
-        ],
-    )  # fmt: skip
-    for corpus in report.corpora:
-        for problem in corpus.problems:
-            _error(f"{corpus.name}: {problem}")
-
-
-def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _entry_fields(entry: Entry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "corpus": entry.corpus,
-        "key": entry.key,
-        "question": entry.question,
-        "similar": list(entry.similar),
-        "answer": entry.answer,
-        "category": entry.category,
-        "enabled": entry.enabled,
-        "valid_from": entry.valid_from,
-        "valid_to": entry.valid_to,
-        "created_at": entry.created_at,
-        "updated_at": entry.updated_at,
-        "version": entry.version,
-    }
-
-
-def _print_entry(entry: Entry, as_json: bool) -> None:
-    fields = _entry_fields(entry)
-    if not as_json:
-        fields["similar"] = " | ".join(entry.similar)
-        fields["answer"] = entry.answer.replace("\n", "\n" + " " * 19)
-        fields = {name: value for name, value in fields.items() if value not in (None, "")}
-    _print_fields(fields, as_json)
-
-
-def _print_many(what: str, changed: int, ids: list[int], as_json: bool) -> None:
-    if as_json:
-        _print_json({"entries": ids, "changed": changed})
-    else:
-        same = f", {len(ids) - changed} were so already" if changed < len(ids) else ""
-        typer.echo(f"{what} entries: {changed}{same}")
-
-
-def _draft_fields(draft: EntryDraft | None) -> dict[str, Any] | None:
-    if draft is None:
-        return None
-    names = ("key", "question", "similar", "answer", "category", "enabled", "valid_from", "valid_to")
-    return {name: getattr(draft, name) for name in names}
-
-
-def _change_fields(change: Change) -> dict[str, Any]:
-    fields = {name: getattr(change, name) for name in ("id", "at", "who", "action")}
-    return {**fields, "before": _draft_fields(change.before), "after": _draft_fields(change.after)}
-
-
-def _difference(change: Change) -> Iterator[str]:
-    """What a change did, in lines to read."""
-    before, after = _draft_fields(change.before), _draft_fields(change.after)
-    if before is None or after is None:
-        gone = before or after or {}
-        yield f"question: {_cut(gone.get('question'))}"
-        yield f"answer: {_cut(gone.get('answer'))}"
-        return
-    for name, old in before.items():
-        new = after[name]
-        if name == "similar":
-            yield from (f"similar: - {_cut(text)}" for text in old if text not in new)
-            yield from (f"similar: + {_cut(text)}" for text in new if text not in old)
-            if old != new and sorted(old) == sorted(new):
-                yield "similar: in another order"
-        elif old != new:
-            yield f"{name}: {_cut(old)} → {_cut(new)}"
-
-
-def _cut(value: object) -> str:
-    """A value in one line of a reasonable length."""
-    text = " ".join(str(value).split()) if value not in (None, "") else "-"
-    return text if len(text) <= 100 else text[:99] + "…"
-
-
-def _group_fields(group: QueryGroup) -> dict[str, Any]:
-    newest = group.queries[0]
-    return {
-        "id": newest.query_id,
-        "query": newest.query,
-        "count": group.count,
-        "last": newest.at,
-        "queries": _plain(group.queries),
-        "nearest": _plain(group.nearest),
-    }
-
-
-def _nearest(hits: Sequence[Hit]) -> str:
-    return f"[{hits[0].score:.3f}] entry {hits[0].entry_id}: {hits[0].question}" if hits else "-"
-
-
-def _print_stats(report: Statistics) -> None:
-    kinds = ("answer", "suggest", "none")
-    by_day: dict[str, dict[str, int]] = {}
-    for item in report.decisions:
-        by_day.setdefault(item.day, {})[item.kind] = item.count
-    totals = {kind: sum(day.get(kind, 0) for day in by_day.values()) for kind in kinds}
-    shares = ", ".join(
-        f"{count} {kind} ({100 * count / (report.queries or 1):.0f} %)" for kind, count in totals.items()
-    )
-    typer.echo(f"{report.corpus}, last {report.days} days: {report.queries} queries: {shares}")
-    words = {kind: sum(item.count for item in report.feedback if item.kind == kind) for kind in get_args(Feedback)}
-    typer.echo("feedback: " + ", ".join(f"{count} {kind}" for kind, count in words.items()))
-    if by_day:
-        typer.echo("")
-        _print_table(
-            ("day", *kinds), [(day, *(counts.get(kind, 0) for kind in kinds)) for day, counts in by_day.items()]
-        )
-    if report.most_asked:
-        typer.echo("\nmost asked")
-        _print_table(("times", "entry", "question"), [(e.count, e.entry_id, e.question) for e in report.most_asked])
-    typer.echo(f"\nnever asked: {report.never_asked_total} entries")
-    if report.never_asked:
-        _print_table(("entry", "question"), [(e.entry_id, e.question) for e in report.never_asked])
-    if report.stages:
-        typer.echo("\nmilliseconds")
-        _print_table(("stage", "median", "95 %"), [(s.stage, f"{s.median:.1f}", f"{s.p95:.1f}") for s in report.stages])
-
-
-def _corpus_row(faq: FaqSearch, name: str) -> dict[str, Any]:
-    corpus, counts = faq.corpus(name), faq.counts(name)
-    return {
-        "name": corpus.name,
-        "title": corpus.title,
-        "encoder": corpus.encoder,
-        "answer_threshold": corpus.answer_threshold,
-        "suggest_threshold": corpus.suggest_threshold,
-        "entries": counts.entries,
-        "enabled": counts.enabled,
-        "questions": counts.questions,
-    }
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Progress bars on stderr while long work goes on; None where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-        drawn = 0.0
-
-        def show(stage: str, done: int, total: int | None) -> None:
-            nonlocal drawn
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            if (now := time.monotonic()) - drawn > 0.05 or done == total:
-                drawn = now
-                bars.update(tasks[stage], completed=done, total=total)
-
-        yield show
-
-
 # --- errors --------------------------------------------------------------------------------------
 
 
@@ -1372,9 +1056,9 @@ def _prepare_streams() -> None:
 def _fail(message: str, report: ImportReport | None = None) -> NoReturn:
     """One line on stderr, with --json one object on stdout as well, and exit code 1."""
     message = " ".join(message.split())
-    _error(message)
+    printing.error(message)
     if "--json" in sys.argv:
-        _print_json({"error": message, **(asdict(report) if report else {})})
+        printing.print_json({"error": message, **(asdict(report) if report else {})})
     sys.exit(EXIT_FAILED)
 
 
@@ -1391,11 +1075,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        _note("interrupted; what was not complete is not saved")
+        printing.note("interrupted; what was not complete is not saved")
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as exc:
         if exc.code == EXIT_INTERRUPTED:
-            _note("interrupted; what was not complete is not saved")
+            printing.note("interrupted; what was not complete is not saved")
         raise
     except Exception as exc:
         if _globals.debug:

@@ -39,6 +39,24 @@ def decisions_at(scores: Sequence[float], answer: float, suggest: float) -> tupl
     return answered, suggested, len(scores) - answered - suggested
 
 
+def rightly_at(
+    scores: Sequence[float], answerable: Sequence[bool], right: Sequence[bool], answer: float, suggest: float
+) -> tuple[int, int, int]:
+    """How many queries would rightly be answered, suggested and refused at these thresholds.
+
+    An answer is right where the first hit is the expected entry, a suggestion where there is an entry to find, a
+    refusal where there is none.
+
+    >>> rightly_at([0.95, 0.92, 0.85, 0.84, 0.2], [True, True, True, False, False], [True] + [False] * 4, 0.9, 0.8)
+    (1, 1, 1)
+    """
+    rows = list(zip(scores, answerable, right, strict=True))
+    answered = sum(hit for score, _, hit in rows if score >= answer)
+    suggested = sum(wanted for score, wanted, _ in rows if suggest <= score < answer)
+    refused = sum(not wanted for score, wanted, _ in rows if score < suggest and score < answer)
+    return answered, suggested, refused
+
+
 def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     """Probability that a positive scores above a negative, ties counting half (the Mann-Whitney statistic).
 

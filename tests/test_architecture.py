@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import faqsearch
 
 PACKAGE = Path(faqsearch.__file__).parent
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
+PAGES = {f"ui.{path.stem}": path for path in (PACKAGE / "ui").glob("*.py")}
 
 # What each module may import of the package while it loads or later. Arrows point one way.
 LEAVES = {"errors", "model", "text"}
@@ -31,10 +33,13 @@ MAY_IMPORT = {
     "index": LEAVES,
     "search": LEAVES | {"store", "index", "encoder"},
     "service": LEAVES | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "search"},
-    "cli": LEAVES | {"settings", "tables", "service"},
+    "cli": LEAVES | {"settings", "tables", "service", "printing"},
+    "printing": LEAVES | {"service"},
     "__main__": {"cli"},
     "__init__": LEAVES | {"settings", "registry", "service"},
 }
+# What each module of the web pages may import, beside the others of them.
+PAGES_MAY_IMPORT = {"errors", "model", "settings", "service", "evaluate"}
 # The one user of each library, migrations aside.
 ONLY_USERS = {
     "torch": {"encoder"},
@@ -46,10 +51,12 @@ ONLY_USERS = {
     "openpyxl": {"files"},
     "csv": {"files"},
     "opencc": {"text"},
-    "typer": {"cli"},
-    "rich": {"cli"},
+    "typer": {"cli", "printing"},
+    "rich": {"printing"},
     "huggingface_hub": {"registry"},
 }
+# Libraries of the web pages: nothing else uses them.
+ONLY_PAGES = ("streamlit", "altair")
 
 
 def imports(path: Path) -> set[str]:
@@ -65,21 +72,42 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def inside(path: Path) -> set[str]:
+    """The modules of the package that a file imports, the pages being one: ui."""
+    return {item.split(".")[1] for item in imports(path) if item.startswith("faqsearch.")} & {*MODULES, "ui"}
+
+
+def users(library: str) -> set[str]:
+    """The modules that import a library."""
+    files = {**MODULES, **PAGES}.items()
+    return {name for name, path in files if any(item.split(".")[0] == library for item in imports(path))}
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_point_one_way(name: str) -> None:
-    inside = {item.split(".")[1] for item in imports(MODULES[name]) if item.startswith("faqsearch.")}
-    assert inside & set(MODULES) <= MAY_IMPORT[name]
+    assert inside(MODULES[name]) <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_pages_know_the_service_and_what_it_hands_out(name: str) -> None:
+    assert inside(PAGES[name]) <= PAGES_MAY_IMPORT | {"ui"}
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_USERS))
 def test_a_library_has_one_user(library: str) -> None:
-    users = {name for name, path in MODULES.items() if any(item.split(".")[0] == library for item in imports(path))}
-    assert users == ONLY_USERS[library]
+    assert users(library) == ONLY_USERS[library]
+
+
+@pytest.mark.parametrize("library", ONLY_PAGES)
+def test_a_library_of_the_pages_is_used_by_pages_alone(library: str) -> None:
+    found = users(library)
+    assert found and found <= set(PAGES)
 
 
 def test_only_settings_reads_the_environment() -> None:
-    readers = {name for name, path in MODULES.items() if "environ" in path.read_text(encoding="utf-8")}
-    assert readers == {"settings"}
+    files = {**MODULES, **PAGES}.items()
+    words = re.compile(r"\benviron\b|\bgetenv\b|\bputenv\b")
+    assert {name for name, path in files if words.search(path.read_text(encoding="utf-8"))} == {"settings"}
 
 
 def test_the_public_names_are_these() -> None:

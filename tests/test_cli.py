@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import ROOT
 from fakes import FakeEncoder, FakeSource
 
-from faqsearch import cli, service
+from faqsearch import Settings, cli, service
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,15 @@ def test_a_batch_of_queries_becomes_a_table(imported: Run, tmp_path: Path) -> No
         ("entry", "edit", "1"),
         ("entry", "edit", "1", "--valid-from", "gestern"),
         ("entry", "delete", "1"),
+        ("entry", "list", "-c", "bank", "--state", "gone"),
+        ("entry", "list", "-c", "bank", "--page", "0"),
+        ("entry", "restore", "1", "first"),
+        ("feedback", "x", "perhaps"),
+        ("feedback", "x", "instead"),
+        ("feedback", "x", "wrong", "--entry", "1"),
+        ("stats", "-c", "bank", "--days", "0"),
+        ("search", "--batch", "y", "-c", "bank", "-o", "z.csv", "--with-query-id"),
+        ("ui", "--port", "70000"),
         ("frobnicate",),
     ],
 )
@@ -210,6 +222,20 @@ def test_wrong_usage_is_exit_code_2(imported: Run, args: tuple[str, ...]) -> Non
         (("corpus", "set", "bank", "--encoder", "nope"), "error: no encoder 'nope' on this machine; expected"),
         (("corpus", "set", "bank", "--suggest-threshold", "0.99"), "error: thresholds: expected -1 ≤ suggest"),
         (("index", "rollback", "-c", "bank"), "error: corpus 'bank' has no earlier index version to go back to"),
+        (("entry", "disable", "1", "99"), "error: no entry 99;"),
+        (("entry", "history", "99"), "error: no entry 99;"),
+        (("entry", "history", "9" * 30), "error: "),
+        (("entry", "history", "bank/B9"), "error: corpus 'bank' has no entry with the key 'B9'"),
+        (("entry", "restore", "1", "99"), "error: entry 1 has no state before change 99; see its history"),
+        (("entry", "edit", "1", "--answer", "x", "--version", "7"), "error: entry 1 was changed meanwhile (it is"),
+        (("feedback", "0" * 32, "right"), "error: this query is not in the log;"),
+        (("feedback", "0" * 32, "instead", "--entry", "99"), "error: no entry 99;"),
+        (("unanswered", "add", "0" * 32), "error: this query is not in the log;"),
+        (("unanswered", "dismiss", "abc", "-c", "bank"), "error: corpus 'bank' has no unanswered query 'abc'; see"),
+        (("unanswered", "dismiss", "", "-c", "bank"), "error: corpus 'bank' has no unanswered query ''; see"),
+        (("unanswered", "list", "-c", "nope"), "error: no corpus 'nope'; there are bank"),
+        (("stats", "-c", "nope"), "error: no corpus 'nope'; there are bank"),
+        (("entry", "near", "x", "-c", "nope"), "error: no corpus 'nope'; there are bank"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(imported: Run, args: tuple[str, ...], message: str) -> None:
@@ -239,6 +265,258 @@ def test_an_entry_from_its_making_to_its_end(imported: Run) -> None:
     )
     assert imported("entry", "delete", "4", "--yes").out == "deleted entry 4\n"
     assert imported("entry", "show", "4").code == 1
+
+
+def test_entries_are_listed_by_pages_and_filtered(imported: Run) -> None:
+    done = imported("entry", "list", "-c", "bank", "--limit", "2")
+    assert [line.split()[:4] for line in done.out.splitlines()] == [
+        ["id", "key", "state", "category"],
+        ["3", "B3", "on", "信用卡"],
+        ["2", "B2", "on", "信用卡"],
+    ]
+    assert done.err == "page 1 of 2, entries: 3\n"
+    imported("entry", "edit", "2", "--valid-to", "2020-01-31")
+    imported("entry", "edit", "3", "--valid-from", "2999-01-31")
+    imported("entry", "disable", "1")
+
+    def found(*args: object) -> list[int]:
+        listed = imported("entry", "list", "-c", "bank", *args, "--json").json
+        assert listed["total"] == len(listed["entries"])
+        return sorted(entry["id"] for entry in listed["entries"])
+
+    assert [found("--state", state) for state in ("on", "off", "expired", "upcoming")] == [[], [1], [2], [3]]
+    assert (found("--text", "額度"), found("--text", "B1"), found("--text", "满半年")) == ([2, 3], [1], [3])
+    assert (found("--category", "信用卡"), found("--category", "")) == ([2, 3], [])
+    page = imported("entry", "list", "-c", "bank", "--page", "2", "--limit", "2", "--json").json
+    assert (page["total"], page["page"], page["pages"], len(page["entries"])) == (3, 2, 2, 1)
+    assert list(page["entries"][0]) == list(imported("entry", "show", "1", "--json").json)
+    assert imported("entry", "list", "-c", "bank", "--page", "9").out == ""
+
+
+def test_several_entries_are_switched_and_categorized_at_once(imported: Run) -> None:
+    assert imported("entry", "disable", "1", "bank/B2", "2").out == "disabled entries: 2\n"
+    assert imported("entry", "disable", "2", "3", "--json").json == {"entries": [2, 3], "changed": 1}
+    assert imported("entry", "enable", "1", "2", "3", "--who", "Anna").out == "enabled entries: 3\n"
+    assert imported("entry", "categorize", "额度", "2", "3").out == "categorized entries: 2\n"
+    assert imported("entry", "categorize", "额度", "2").out == "categorized entries: 0, 1 were so already\n"
+    assert imported("entry", "show", "3", "--json").json["category"] == "额度"
+    # One that is not there: none is changed.
+    assert imported("entry", "disable", "1", "99").code == 1
+    assert imported("entry", "show", "1", "--json").json["enabled"] is True
+
+
+def test_history_shows_who_did_what_and_brings_back_what_was(imported: Run) -> None:
+    imported("entry", "edit", "1", "--key", "", "--answer", "去网点。", "--add-similar", "早还", "--who", "Anna")
+    changed = imported("entry", "history", "1")
+    assert [line.split("  ")[-2:] for line in changed.out.splitlines() if line[0] != " "][0] == ["Anna", "edit"]
+    assert [line.strip() for line in changed.out.splitlines() if line[0] == " "][:3] == [
+        "key: B1 → -",
+        "similar: + 早还",
+        "answer: 打开“贷款”。 点提前还款。 → 去网点。",
+    ]
+    history = imported("entry", "history", "1", "--json").json
+    edit, first = history["changes"]
+    assert (history["entry_id"], edit["action"], edit["who"], first["action"]) == (1, "edit", "Anna", "import")
+    assert (edit["before"]["key"], edit["after"]["key"], first["before"]) == ("B1", None, None)
+    assert edit["before"]["answer"] == first["after"]["answer"] == "打开“贷款”。\n点提前还款。"
+    restored = imported("entry", "restore", "1", edit["id"], "--who", "Bea", "--json").json
+    assert (restored["key"], restored["similar"], restored["version"]) == ("B1", ["想早点把贷款还了", "提前结清"], 3)
+    imported("entry", "delete", "1", "--yes", "--who", "Carl")
+    gone = imported("entry", "history", "1", "--json").json["changes"][0]
+    assert (gone["action"], gone["who"], gone["after"]) == ("delete", "Carl", None)
+
+
+def test_an_import_names_who_it_was(run: Run, write_table: Callable[..., Path]) -> None:
+    run("import", write_table(["q", "a"], ["问", "答"]), "-c", "new", "--who", "Anna")
+    assert run("entry", "history", "1", "--json").json["changes"][0]["who"] == "Anna"
+
+
+def test_near_shows_the_nearest_questions_and_logs_nothing(imported: Run) -> None:
+    done = imported("entry", "near", "我要早点还钱", "-c", "bank", "-k", "1")
+    assert done.out.splitlines()[1].split() == ["0.950", "1", "B1", "贷款", "提前结清"]
+    near = imported("entry", "near", "天气好吗", "-c", "bank", "-k", "2", "--json").json
+    assert (near["text"], near["corpus"], len(near["near"])) == ("天气好吗", "bank", 2)
+    assert (near["near"][0]["entry_id"], near["near"][0]["score"]) == (1, 0.5)
+    assert imported("unanswered", "list", "-c", "bank", "--json").json["groups"] == []
+
+
+# --- the query log
+
+
+def test_feedback_goes_by_the_id_that_search_shows(imported: Run) -> None:
+    result = imported("search", "我要早点还钱", "-c", "bank", "--json", "--with-query-id").json
+    assert list(result) == ["query", "corpus", "decision", "hits", "index_version", "took_ms", "query_id"]
+    query_id = result["query_id"]
+    assert imported("feedback", query_id, "wrong").out == "kept: wrong\n"
+    (group,) = imported("unanswered", "list", "-c", "bank", "--json").json["groups"]
+    assert (group["id"], group["query"], group["queries"][0]["feedback"]) == (query_id, "我要早点还钱", "wrong")
+    said = imported("feedback", query_id, "instead", "--entry", "bank/B2", "--json").json
+    assert said == {"query_id": query_id, "feedback": "instead", "entry_id": 2}
+    assert imported("feedback", query_id, "right").code == 0
+    assert imported("unanswered", "list", "-c", "bank").err == "no unanswered queries in corpus 'bank'\n"
+    shown = imported("search", "额度不够用", "-c", "bank", "--with-query-id").out.splitlines()[-1].split()
+    assert (shown[0], len(shown[1])) == ("query", 32)
+    assert imported("unanswered", "add", shown[1]).code == 0
+    assert "额度不够用" in imported("unanswered", "list", "-c", "bank").out
+
+
+def test_a_search_that_is_not_logged_says_so(imported: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAQSEARCH_QUERY_LOG", "off")
+    done = imported("search", "额度不够用", "-c", "bank", "--with-query-id")
+    assert done.out.splitlines()[-1] == "not logged: the setting query_log is off"
+
+
+def test_the_queue_from_the_question_to_its_answer(imported: Run, encoder: FakeEncoder) -> None:
+    encoder.place("天气如何", "天气好吗", 0.95)
+    for query in ("天气好吗", "股票涨吗", "天气如何", "邮编多少"):
+        imported("search", query, "-c", "bank")
+    header, first, *rest = imported("unanswered", "list", "-c", "bank").out.splitlines()
+    assert header.split() == ["ID", "asked", "last", "query", "nearest"]
+    short, asked, *_ = first.split()
+    assert (len(short), asked, "天气如何" in first, len(rest)) == (8, "2", True, 2)
+    groups = imported("unanswered", "list", "-c", "bank", "--json").json["groups"]
+    assert [(group["query"], group["count"]) for group in groups] == [("天气如何", 2), ("邮编多少", 1), ("股票涨吗", 1)]
+    # The ID of a group stays good while the group grows: it is that of one of its queries.
+    imported("search", "天气好吗", "-c", "bank")
+    done = imported("unanswered", "attach", short, "bank/B3", "-c", "bank", "--who", "Anna", "--json")
+    assert (done.json["id"], done.json["similar"], done.err) == (3, ["天气如何"], "queries dealt with: 3\n")
+    assert imported("search", "天气好吗", "-c", "bank", "--json").json["hits"][0]["entry_id"] == 3
+    answered = imported(
+        *("unanswered", "answer", groups[1]["id"], "-c", "bank", "--answer", "见官网。", "--category", "网点"),
+        *("--similar", "邮政编码", "--json"),
+    ).json
+    assert (answered["question"], answered["similar"], answered["category"]) == ("邮编多少", ["邮政编码"], "网点")
+    assert imported("unanswered", "dismiss", groups[2]["id"], "-c", "bank").out == "dismissed queries: 1\n"
+    assert imported("unanswered", "list", "-c", "bank", "--json").json == {"corpus": "bank", "groups": []}
+
+
+def test_one_query_of_a_group_can_be_dealt_with_alone(imported: Run) -> None:
+    ids = [imported("search", "天气好吗", "-c", "bank", "--json", "--with-query-id").json["query_id"] for _ in range(3)]
+    done = imported("unanswered", "dismiss", *ids[:2], "-c", "bank", "--only", "--json")
+    assert done.json == {"dismissed": ids[:2]}
+    (group,) = imported("unanswered", "list", "-c", "bank", "--json").json["groups"]
+    assert [query["query_id"] for query in group["queries"]] == ids[2:]
+
+
+def test_a_beginning_that_several_queries_share_is_refused(imported: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter("abc1" + "0" * 28 + end for end in "xy")
+    monkeypatch.setattr("faqsearch.search.uuid.uuid4", lambda: SimpleNamespace(hex=next(ids)))
+    imported("search", "天气好吗", "-c", "bank")
+    imported("search", "股票涨吗", "-c", "bank")
+    refused = imported("unanswered", "dismiss", "abc1", "-c", "bank")
+    assert (refused.code, refused.err) == (
+        1,
+        "error: 'abc1' is the beginning of 2 queries' ids; give more of it (--json)\n",
+    )
+
+
+def test_stats_say_what_the_log_holds(imported: Run) -> None:
+    for query in ("我要早点还钱", "提前结清", "额度不够用", "天气好吗"):
+        imported("search", query, "-c", "bank")
+    query_id = imported("search", "天气好吗", "-c", "bank", "--with-query-id").out.split()[-1]
+    imported("feedback", query_id, "right")
+    lines = imported("stats", "-c", "bank", "--days", "1", "--top", "1").out.splitlines()
+    assert lines[:2] == [
+        "bank, last 1 days: 5 queries: 2 answer (40 %), 1 suggest (20 %), 2 none (40 %)",
+        "feedback: 1 right, 0 wrong, 0 instead",
+    ]
+    assert [line.split() for line in lines[3:5]] == [
+        ["day", "answer", "suggest", "none"],
+        [datetime.now().date().isoformat(), "2", "1", "2"],
+    ]
+    assert [line.split() for line in lines[8:9]] == [["2", "1", "怎么提前还款"]]
+    assert "never asked: 1 entries" in lines
+    assert [line.split()[0] for line in lines[-4:]] == ["encode", "search", "fetch", "total"]
+    report = imported("stats", "-c", "bank", "--json").json
+    assert list(report) == [
+        *("corpus", "days", "queries", "decisions", "feedback", "most_asked", "never_asked", "never_asked_total"),
+        "stages",
+    ]
+    assert report["never_asked"] == [{"entry_id": 3, "question": "固定额度怎么申请", "count": 0}]
+
+
+def test_stats_of_an_empty_log(imported: Run) -> None:
+    lines = imported("stats", "-c", "bank").out.splitlines()
+    assert lines[0] == "bank, last 30 days: 0 queries: 0 answer (0 %), 0 suggest (0 %), 0 none (0 %)"
+    assert "never asked: 3 entries" in lines
+
+
+# --- the web pages
+
+
+@dataclass
+class Started:
+    """The program that would have taken this one's place."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def started(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
+    """The program that `faqsearch ui` turns into."""
+
+    def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
+        assert path == command[0]
+        calls.append(Started(command, environment))
+        raise SystemExit(0)
+
+    calls: list[Started] = []
+    monkeypatch.setattr(os, "execve", execve)
+
+    def start(*args: object, **options: str) -> Started:
+        assert run("ui", *args, **options).code == 0
+        return calls.pop()
+
+    return start
+
+
+def test_ui_runs_the_installed_pages_for_this_home_on_loopback(
+    started: Callable[..., Started], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # These do not count beside --home, neither here nor in the server.
+    monkeypatch.setenv("FAQSEARCH_DATABASE_URL", "sqlite:///elsewhere.sqlite3")
+    monkeypatch.setenv("FAQSEARCH_INDEX_DIR", "elsewhere")
+    monkeypatch.setenv("FAQSEARCH_PERSON", "Anna")
+    server = started()
+    assert server.command[:4] == [sys.executable, "-m", "streamlit", "run"]
+    assert Path(server.command[4]) == Path(cli.__file__).parent / "ui" / "__main__.py"
+    assert Path(server.command[4]).is_file()
+    assert {"--server.address=127.0.0.1", "--server.port=8501", "--browser.gatherUsageStats=false"} < set(
+        server.command
+    )
+    assert Settings.load(environ=server.environment) == Settings.load(tmp_path / "home")
+    assert Settings.load(environ=server.environment).person == "Anna"
+    assert (tmp_path / "home" / "data" / "faqsearch.sqlite3").exists()  # the pages can import the first table
+
+
+def test_ui_elsewhere_than_on_loopback_is_warned_of(
+    run: Run, started: Callable[..., Started], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {"--server.address=0.0.0.0", "--server.port=80"} < set(started("--host", "0.0.0.0", "--port", 80).command)
+    assert run("ui", "--host", "0.0.0.0").err == (
+        "listening on 0.0.0.0: whoever reaches it can read and change everything, there is no login\n"
+    )
+    assert run("ui", "--host", "localhost").err == ""
+
+
+def test_ui_without_streamlit_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = run("ui")
+    assert (done.code, done.err) == (
+        1,
+        "error: the web pages need Streamlit, which is not installed; run `pip install streamlit altair`\n",
+    )
+    assert not (tmp_path / "home").exists()
+
+
+def test_ui_tells_a_database_that_cannot_be_used_before_it_starts(
+    started: Callable[..., Started], run: Run, tmp_path: Path
+) -> None:
+    started()
+    (tmp_path / "home" / "faqsearch.toml").write_text("person = 1\nfoo = 2\n")
+    refused = run("ui")
+    assert (refused.code, "unknown setting 'foo'" in refused.err) == (1, True)
 
 
 def test_export_and_import_give_the_same_corpus(imported: Run, tmp_path: Path) -> None:
@@ -371,7 +649,13 @@ def test_a_pipe_that_cannot_be_read_twice_is_told(run: Run, tmp_path: Path) -> N
     assert run("import", tmp_path / "pipe", "-c", "new").err.startswith(f"error: {tmp_path / 'pipe'} is a pipe")
 
 
-@pytest.mark.parametrize("command", ["", "import", "search", "rebuild", "hit-test", "entry add", "index rollback"])
+COMMANDS = (
+    *("", "import", "search", "rebuild", "hit-test", "feedback", "stats", "ui", "entry add", "entry list"),
+    *("entry restore", "index rollback", "unanswered", "unanswered attach"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_there(run: Run, command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.code == 0

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from faqsearch import FaqSearch, Settings
 from faqsearch.errors import CorpusNotFoundError, EncoderError, IndexFileError, QueryError
-from faqsearch.model import Entry, EntryDraft, Hit, SearchResult
-from faqsearch.search import QUERY_LIMIT
+from faqsearch.model import QUERY_LIMIT, Entry, EntryDraft, Hit, SearchResult
 from faqsearch.store import Store
 from faqsearch.text import normalise
 

@@ -202,7 +202,7 @@ def test_what_was_written_stays_when_it_cannot_be_saved(
     app.text_input(key=f"unanswered_new_category_{name}").set_value("新")
     app.button(key=f"unanswered_write_{name}").click()
     app.run()
-    assert [box.value for box in app.get(kind)] == [said]
+    assert [box.value for box in (app.warning if kind == "warning" else app.error)] == [said]
     assert app.text_input(key=f"unanswered_question_{name}").value == question
     assert app.text_area(key=f"unanswered_answer_{name}").value == answer
     assert app.text_input(key=f"unanswered_new_category_{name}").value == "新"

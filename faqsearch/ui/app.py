@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
+import pandas  # noqa: F401 - charts import it when first drawn, which several sessions at once must not do together
 import streamlit as st
 
 from faqsearch.ui.common import LANGUAGES, errors_shown, language, service, show_notices, t

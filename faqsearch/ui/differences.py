@@ -15,6 +15,9 @@ FIELDS = tuple(field.name for field in fields(EntryDraft) if field.name != "line
 _COMPARED = 1_000_000
 """Longest pair of lines, as the product of their lengths, that is compared by characters."""
 
+_ALIKE = 0.4
+"""Lines with less in common differ as a whole: a letter here and there that they share would only confuse."""
+
 
 def show_differences(before: EntryDraft, after: EntryDraft, titles: tuple[str, str]) -> None:
     """Draw the fields that differ, before on the left and after on the right."""
@@ -56,10 +59,11 @@ def mark(before: str, after: str) -> tuple[str, str]:
 
 
 def _mark_line(before: str, after: str) -> tuple[str, str]:
-    if len(before) * len(after) > _COMPARED and before != after:
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    if before != after and (len(before) * len(after) > _COMPARED or matcher.ratio() < _ALIKE):
         return _coloured(before, "red"), _coloured(after, "green")
     left = right = ""
-    for kind, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in matcher.get_opcodes():
         left += _coloured(before[a:b], "" if kind == "equal" else "red")
         right += _coloured(after[c:d], "" if kind == "equal" else "green")
     return left, right

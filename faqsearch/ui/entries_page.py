@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import streamlit as st
 
@@ -22,9 +23,10 @@ _EXCERPT = 120
 _STYLE = """<style>
 [data-testid="InputInstructions"] { display: none; }
 [class*="st-key-entry_row_"] { border-bottom: 1px solid rgba(128, 128, 128, 0.2); padding-bottom: 0.35rem; }
-[class*="st-key-open_"] button, [class*="st-key-near_"] button { justify-content: flex-start; text-align: left; }
 [class*="st-key-open_"] button p, [class*="st-key-near_"] button p { text-align: left; overflow-wrap: anywhere; }
+[class*="st-key-open_"] button { min-height: 0; padding: 0.1rem 0; }
 [class*="st-key-about_"] p { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+[class*="st-key-about_"] a { color: inherit; text-decoration: none; pointer-events: none; }
 [class*="st-key-about_"], [class*="st-key-text_"] { min-width: 0; }
 .st-key-entry_preview { max-height: 24rem; overflow-y: auto; overflow-wrap: anywhere; }
 [class*="st-key-change_"], .st-key-entry_conflict { overflow-wrap: anywhere; }
@@ -109,7 +111,8 @@ def _filtered(corpus: Corpus) -> tuple[EntryPage, int]:
     categories = service().categories(corpus.name)
     if st.session_state.get("entries_category", _ANY) not in (_ANY, *categories):
         st.session_state["entries_category"] = _ANY
-    words, kind, condition, new = st.columns([5, 3, 2, 2], vertical_alignment="bottom")
+    words, rest = st.columns([5, 7], vertical_alignment="bottom")
+    kind, condition, new = rest.columns([3, 2, 2], vertical_alignment="bottom", gap="small", wrap=False)
     text = words.text_input(
         t("entries_page.search"),
         key="entries_text",
@@ -130,7 +133,7 @@ def _filtered(corpus: Corpus) -> tuple[EntryPage, int]:
     shown = condition.selectbox(
         t("entries_page.state"),
         [None, *STATES],
-        format_func=lambda item: t(f"entries_page.{item}") if item else t("entries_page.all"),
+        format_func={item: t(f"entries_page.{item or 'all'}") for item in (None, *STATES)}.__getitem__,
         key="entries_state",
         on_change=_refilter,
         persist_state="session",
@@ -208,7 +211,6 @@ def _row(entry: Entry, corpus: Corpus) -> None:
                 plain(entry.question),
                 key=f"open_{entry.id}",
                 type="tertiary",
-                width="stretch",
                 on_click=entry_editor.open_entry,
                 args=(entry.id,),
             )
@@ -226,7 +228,8 @@ def _about(entry: Entry) -> str:
         when(entry.updated_at),
         plain(entry.answer[:_EXCERPT]),
     ]
-    return f"{entry_editor.badge(entry)} {unsaved} " + " · ".join(part for part in parts if part)
+    state_now = "" if entry.state_at(datetime.now()) == "on" else entry_editor.badge(entry)
+    return f"{state_now} {unsaved} ".lstrip() + " · ".join(part for part in parts if part)
 
 
 def _pages(total: int, size: int) -> None:
@@ -235,7 +238,7 @@ def _pages(total: int, size: int) -> None:
         st.selectbox(
             t("entries_page.size"),
             SIZES,
-            format_func=lambda item: t("entries_page.per_page", count=item),
+            format_func={count: t("entries_page.per_page", count=count) for count in SIZES}.__getitem__,
             key="entries_size",
             label_visibility="collapsed",
             width=140,

@@ -92,7 +92,7 @@ def add(corpus: Corpus) -> None:
     """Draw a new entry."""
     _back()
     draft = drafts().setdefault(NEW, Draft(None, _EMPTY, _EMPTY))
-    st.subheader(t("entries_page.add"), anchor=False)
+    st.markdown(f"#### {t('entries_page.add')}")
     _edit(corpus, None, draft)
 
 
@@ -103,7 +103,7 @@ def show(entry: Entry, corpus: Corpus) -> None:
     draft = drafts().get(ref)
     if draft is None or (draft.version != entry.version and (not draft.dirty or draft.mine == _as_read(entry.draft))):
         draft = _restart(ref, entry)
-    st.subheader(plain(entry.question), anchor=False)
+    st.markdown(f"#### {plain(entry.question)}")
     unsaved = f" :orange-badge[{t('entries_page.unsaved')}]" if draft.dirty else ""
     meta = t("entries_page.meta", id=entry.id, version=entry.version, at=when(entry.updated_at))
     st.caption(f"{badge(entry)}{unsaved} {meta}")
@@ -111,7 +111,7 @@ def show(entry: Entry, corpus: Corpus) -> None:
     view = st.segmented_control(
         t("entries_page.view"),
         ["edit", "history"],
-        format_func=lambda item: t(f"entries_page.view_{item}"),
+        format_func={item: t(f"entries_page.view_{item}") for item in ("edit", "history")}.__getitem__,
         required=True,
         key="entry_view",
         label_visibility="collapsed",
@@ -228,8 +228,7 @@ def _edit(corpus: Corpus, entry: Entry | None, draft: Draft) -> None:
     near = _near_duplicates(corpus, entry, draft)
     with near_slot:
         _show_near(corpus, near)
-    with left:
-        _actions(corpus, entry, draft, near, slots)
+    _actions(corpus, entry, draft, near, slots)
 
 
 def _preview(answer: str) -> None:
@@ -425,9 +424,8 @@ def _actions(
     sure = [hit for _, hit in near or () if hit.score >= corpus.answer_threshold]
     message = st.container()
     with st.container(horizontal=True, key="entry_actions"):
-        wanted = st.button(
-            t("entries_page.save"), key="entry_save", type="primary", icon=":material/save:", disabled=not draft.dirty
-        )
+        # Never disabled: a click that also ends the typing would come before the button is enabled.
+        wanted = st.button(t("entries_page.save"), key="entry_save", type="primary", icon=":material/save:")
         st.button(
             t("entries_page.discard"),
             key="entry_discard",

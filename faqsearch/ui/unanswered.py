@@ -81,10 +81,11 @@ def _card(corpus: str, group: QueryGroup, categories: list[str]) -> None:
     name = _name(group)
     text = group.queries[0].query
     with errors_shown(), st.container(border=True, key=f"unanswered_card_{name}", gap="small"):
-        st.markdown(f"##### {plain(text)}")
-        st.caption(_facts(group))
-        _wordings(group)
-        with st.container(horizontal=True, vertical_alignment="center"):
+        left, right = st.columns([3, 2], vertical_alignment="center")
+        with left:
+            st.markdown(f"##### {plain(text)}")
+            st.caption(_facts(group))
+        with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
             actions = {item: t(f"unanswered.{item}") for item in ("attach", "write")}
             action = st.segmented_control(
                 t("unanswered.action"),
@@ -94,14 +95,16 @@ def _card(corpus: str, group: QueryGroup, categories: list[str]) -> None:
                 label_visibility="collapsed",
                 persist_state="session",
             )
-            if st.button(
+            dismissed = st.button(
                 t("unanswered.dismiss"),
                 icon=":material/do_not_disturb_on:",
                 key=f"unanswered_dismiss_{name}",
                 type="tertiary",
                 help=t("unanswered.dismiss_help"),
-            ):
-                _dismiss(corpus, group)
+            )
+        if dismissed:
+            _dismiss(corpus, group)
+        _wordings(group)
         if action == "attach":
             _attach(corpus, group)
         elif action == "write":
@@ -278,7 +281,8 @@ def _label(hit: Hit) -> str:
 
 
 def _preview(hit: Hit) -> str:
-    return plain(_short(" ".join(hit.answer.split()), _PREVIEW))
+    text = plain(_short(" ".join(hit.answer.split()), _PREVIEW))
+    return text.replace("//", "/\u2060/")  # or Markdown makes links of bare addresses
 
 
 def _short(text: str, limit: int = 40) -> str:
