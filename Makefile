@@ -1,4 +1,4 @@
-# make run    set up, import the sample corpora, build their indexes, answer a question from each
+# make run    set up, import the sample corpora, answer a question from each, open the web UI
 # make test   set up, run every test
 # make lint   ruff and mypy
 # make clean  remove the environment, the sample database and the indexes
@@ -12,21 +12,27 @@ FAISS := $(if $(shell nvidia-smi -L 2>/dev/null | grep GPU),gpu,cpu)
 
 SAMPLES := general:data/general.csv open-domain:data/open_domain.csv finance:data/finance.csv
 
-.PHONY: run test lint setup clean
+.PHONY: run samples test lint setup clean
 .DEFAULT_GOAL := run
 
-run: setup
+run: setup samples
+	@$(BIN)/faqsearch ui
+
+# Each sample is imported once, and answers a question then; what was edited since stays as it is.
+samples: setup
 	@for sample in $(SAMPLES); do \
 	  name=$${sample%%:*}; \
-	  $(BIN)/faqsearch corpus show $$name >/dev/null 2>&1 || $(BIN)/faqsearch import $${sample#*:} --corpus $$name --no-sync || exit 1; \
+	  if ! $(BIN)/faqsearch corpus show $$name >/dev/null 2>&1; then \
+	    $(BIN)/faqsearch import $${sample#*:} --corpus $$name || exit 1; \
+	    case $$name in \
+	      general) query='刚拍的还没给钱，不要了怎么弄掉';; \
+	      open-domain) query='驾照下个月到期，咋换，要跑车管所么';; \
+	      finance) query='房贷提前还一部分，缩年限好还是少月供好';; \
+	    esac; \
+	    echo "> $$query"; $(BIN)/faqsearch search "$$query" --corpus $$name -k 1 || exit 1; echo; \
+	  fi; \
 	done
 	@$(BIN)/faqsearch rebuild --all
-	@echo; echo '> general: 刚拍的还没给钱，不要了怎么弄掉'
-	@$(BIN)/faqsearch search '刚拍的还没给钱，不要了怎么弄掉' --corpus general -k 1
-	@echo; echo '> open-domain: 驾照下个月到期，咋换，要跑车管所么'
-	@$(BIN)/faqsearch search '驾照下个月到期，咋换，要跑车管所么' --corpus open-domain -k 1
-	@echo; echo '> finance: 房贷提前还一部分，缩年限好还是少月供好'
-	@$(BIN)/faqsearch search '房贷提前还一部分，缩年限好还是少月供好' --corpus finance -k 1
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest

@@ -53,7 +53,7 @@ def rightly_at(
     rows = list(zip(scores, answerable, right, strict=True))
     answered = sum(hit for score, _, hit in rows if score >= answer)
     suggested = sum(wanted for score, wanted, _ in rows if suggest <= score < answer)
-    refused = sum(not wanted for score, wanted, _ in rows if score < suggest and score < answer)
+    refused = sum(not wanted for score, wanted, _ in rows if score < suggest)
     return answered, suggested, refused
 
 

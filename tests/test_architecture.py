@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "__init__": LEAVES | {"settings", "registry", "service"},
 }
 # What each module of the web pages may import, beside the others of them.
-PAGES_MAY_IMPORT = {"errors", "model", "settings", "service", "evaluate"}
+PAGES_MAY_IMPORT = {"text", "errors", "model", "settings", "service", "evaluate"}
 # The one user of each library, migrations aside.
 ONLY_USERS = {
     "torch": {"encoder"},

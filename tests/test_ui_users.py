@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,6 +19,7 @@ import pytest
 from conftest import ROOT
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from ui_app import free_port, wait_for_server
 from websockets.asyncio.client import ClientConnection, connect
 
 from faqsearch import EntryDraft, FaqSearch, Settings
@@ -39,9 +37,7 @@ def server(tmp_path: Path) -> Iterator[tuple[int, int]]:
         for user in range(USERS):
             faq.add_entry("bank", EntryDraft(question=f"第{user}号柜台在哪里", answer=f"答案是{user}楼。"))
         faq.rebuild("bank")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = int(free.getsockname()[1])
+    number = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true"]
     environment = {**os.environ, "FAQSEARCH_HOME": str(tmp_path)}
     with (tmp_path / "server.log").open("w") as log:
@@ -53,21 +49,11 @@ def server(tmp_path: Path) -> Iterator[tuple[int, int]]:
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not _healthy(number):
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+        wait_for_server(number, process, tmp_path / "server.log")
         yield number, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
-
-
-def _healthy(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 async def _ask(socket_: ClientConnection, query: str) -> str:

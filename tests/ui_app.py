@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import time
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from streamlit.testing.v1 import AppTest
@@ -40,3 +45,23 @@ def texts_of(app: AppTest) -> str:
         lambda: app.error,
     )
     return "\n".join(str(element.value) for kind in kinds for element in kind())  # type: ignore[attr-defined] # each is a list of elements
+
+
+def free_port() -> int:
+    """A port on the loopback interface that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for_server(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a Streamlit server answers; an AssertionError with its log if it ends, or takes too long."""
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.05)  # nothing to wait on: the port is not open yet

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import altair as alt
 import streamlit as st
 
 from faqsearch.errors import QueryError
 from faqsearch.model import Corpus, Feedback, Hit, SearchResult
+from faqsearch.ui import charts
 from faqsearch.ui.common import choose_corpus, person, plain, safe_markdown, service, state, t
 
 RECENT = 8
@@ -160,36 +160,8 @@ def _show_candidates(hits: tuple[Hit, ...], result: SearchResult, *, expanded: b
 
 def _show_scores(hits: tuple[Hit, ...], corpus: Corpus) -> None:
     """Scores as bars against the two thresholds."""
-    low = max(-1.0, min(corpus.suggest_threshold - 0.1, *(hit.score for hit in hits)) - 0.02)
-    rows = [{"question": hit.question, "score": hit.score, "low": low} for hit in hits]
-    scale = alt.Scale(domain=[low, 1.0], zero=False, nice=False)
-    base = alt.Chart(alt.InlineData(values=rows)).encode(y=alt.Y("question:N", sort=None, title=None, axis=None))
-    bars = base.mark_bar(size=20, cornerRadius=3, opacity=0.35).encode(
-        x=alt.X("score:Q", scale=scale, title=None, axis=alt.Axis(format=".2f", grid=False, tickCount=4)),
-        x2="low:Q",
-        tooltip=[alt.Tooltip("question:N"), alt.Tooltip("score:Q", format=".3f", title=t("ask.chart_score"))],
-    )
-    # Inside the bars: beside them, long questions would leave no room on a narrow window.
-    names = base.mark_text(align="left", dx=6, limit=420).encode(x=alt.X("low:Q", scale=scale), text="question:N")
-    lines = [
-        {"at": corpus.answer_threshold, "name": t("ask.chart_answer", value=corpus.answer_threshold)},
-        {"at": corpus.suggest_threshold, "name": t("ask.chart_suggest", value=corpus.suggest_threshold)},
-    ]
-    rules = (
-        alt.Chart(alt.InlineData(values=lines))
-        .mark_rule(strokeDash=[4, 3], size=1.5)
-        .encode(
-            x=alt.X("at:Q", scale=scale),
-            color=alt.Color(
-                "name:N",
-                title=None,
-                sort=None,
-                scale=alt.Scale(range=["#2e9e5b", "#d9902f"]),
-                legend=alt.Legend(orient="bottom"),
-            ),
-        )
-    )
-    st.altair_chart(alt.layer(bars, names, rules).properties(height=28 * len(hits) + 60), key="scores")
+    picture = charts.candidates(hits, corpus.answer_threshold, corpus.suggest_threshold)
+    st.altair_chart(picture, key="scores")
 
 
 def _feedback_button(kind: Feedback, result: SearchResult, hit: Hit | None = None, *, icon: str) -> None:

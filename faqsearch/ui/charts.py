@@ -1,4 +1,4 @@
-"""The pictures of the overview: each takes what the service counted and gives an Altair chart."""
+"""The pictures of the pages: each takes what the service found or counted and gives an Altair chart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import altair as alt
 import numpy as np
 
-from faqsearch.model import AskedEntry, DayCount, StageTime
+from faqsearch.model import AskedEntry, DayCount, Hit, StageTime
 from faqsearch.ui.common import t
 
 Picture: TypeAlias = alt.Chart | alt.LayerChart
@@ -153,12 +153,37 @@ def scores(values: Sequence[float], answer: float, suggest: float) -> Picture:
             ],
         )
     )
+    return _finish(alt.layer(bars, _thresholds(answer, suggest, scale)))
+
+
+def candidates(hits: Sequence[Hit], answer: float, suggest: float) -> Picture:
+    """Bars: the scores of hits against the corpus's two thresholds."""
+    low = max(-1.0, min(suggest - 0.1, *(hit.score for hit in hits)) - _BIN)
+    rows = [{"id": hit.entry_id, "question": hit.question, "score": hit.score, "low": low} for hit in hits]
+    scale = alt.Scale(domain=[round(low, 4), 1.0], nice=False)
+    base = alt.Chart(_data(rows)).encode(y=alt.Y("id:N", sort=None, title=None, axis=None))
+    bars = base.mark_bar(size=7, cornerRadius=3, color=CALM, yOffset=8).encode(
+        x=alt.X("score:Q", scale=scale, title=None, axis=alt.Axis(format=".2f", grid=False, tickCount=4)),
+        x2="low:Q",
+        tooltip=[
+            alt.Tooltip("question:N", title=t("overview.axis_entry")),
+            alt.Tooltip("score:Q", title=t("overview.axis_score"), format=".3f"),
+        ],
+    )
+    names = base.mark_text(align="left", dy=-5, fontSize=12, limit=420).encode(
+        x=alt.value(0), text=alt.Text("question:N"), color=_ink()
+    )
+    return _finish(alt.layer(bars, names, _thresholds(answer, suggest, scale)), height=34 * len(rows) + 60)
+
+
+def _thresholds(answer: float, suggest: float, scale: alt.Scale) -> alt.Chart:
+    """The two thresholds of a corpus as lines over a picture of scores."""
     names = {
         "suggest": t("overview.line_suggest", value=suggest),
         "answer": t("overview.line_answer", value=answer),
     }
     lines = [{"at": suggest, "name": names["suggest"]}, {"at": answer, "name": names["answer"]}]
-    rules = (
+    rules: alt.Chart = (
         alt.Chart(_data(lines))
         .mark_rule(strokeDash=[5, 3], size=2)
         .encode(
@@ -167,7 +192,7 @@ def scores(values: Sequence[float], answer: float, suggest: float) -> Picture:
             tooltip=[alt.Tooltip("name:N", title=t("overview.axis_kind"))],
         )
     )
-    return _finish(alt.layer(bars, rules))
+    return rules
 
 
 def stages(times: Sequence[StageTime]) -> Picture:

@@ -22,6 +22,7 @@ _EXCERPT = 120
 
 _STYLE = """<style>
 [data-testid="InputInstructions"] { display: none; }
+.st-key-entries_filter .stColumn .stColumn { min-width: 0; }
 [class*="st-key-entry_row_"] { border-bottom: 1px solid rgba(128, 128, 128, 0.2); padding-bottom: 0.35rem; }
 [class*="st-key-open_"] button p, [class*="st-key-near_"] button p { text-align: left; overflow-wrap: anywhere; }
 [class*="st-key-open_"] button { min-height: 0; padding: 0.1rem 0; }
@@ -111,7 +112,8 @@ def _filtered(corpus: Corpus) -> tuple[EntryPage, int]:
     categories = service().categories(corpus.name)
     if st.session_state.get("entries_category", _ANY) not in (_ANY, *categories):
         st.session_state["entries_category"] = _ANY
-    words, rest = st.columns([5, 7], vertical_alignment="bottom")
+    with st.container(key="entries_filter"):
+        words, rest = st.columns([5, 7], vertical_alignment="bottom")
     kind, condition, new = rest.columns([3, 2, 2], vertical_alignment="bottom", gap="small", wrap=False)
     text = words.text_input(
         t("entries_page.search"),

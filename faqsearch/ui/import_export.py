@@ -64,6 +64,8 @@ class _Done:
 
 def page() -> None:
     """Draw the page."""
+    if switch := st.session_state.pop("import_switch", None):
+        st.session_state["corpus_choice"] = switch  # possible only before the switch is drawn
     corpus = choose_corpus() if service().corpora() else None
     if corpus is None:
         st.info(t("import_export.first"), icon=":material/waving_hand:")
@@ -85,7 +87,7 @@ def _import(corpus: Corpus | None) -> None:
         _show_done(done)
         return
     with st.container(border=True):
-        left, right = st.columns(2, gap="large")
+        left, right = st.columns(2, gap="medium")
         with left:
             target = _choose_target(corpus)
         with right:
@@ -132,7 +134,7 @@ def _choose_target(corpus: Corpus | None) -> _Target | None:
     mode = st.radio(
         t("import_export.mode"),
         MODES,
-        format_func=lambda item: t(f"import_export.mode_{item}"),
+        format_func={item: t(f"import_export.mode_{item}") for item in MODES}.__getitem__,
         captions=[t(f"import_export.mode_{item}_help") for item in MODES],
         key="import_mode",
         persist_state="session",
@@ -208,7 +210,6 @@ def _show_preview(preview: TablePreview) -> None:
     st.dataframe(
         [dict(zip(titles, (*row, *[""] * (len(titles) - len(row))), strict=True)) for row in preview.rows],
         hide_index=True,
-        column_config={title: st.column_config.TextColumn(title, width="medium") for title in titles},
         key="import_rows",
     )
 
@@ -236,12 +237,13 @@ def _reading_form(
         options = [item for item in ENCODINGS if not item or preview is None or preview.info.format == "csv"]
         encoding = reading.encoding
         if len(options) > 1:
+            automatic = t("import_export.automatic")
             encoding = (
                 st.selectbox(
                     t("import_export.encoding"),
                     options,
                     index=options.index(reading.encoding) if reading.encoding in options else 0,
-                    format_func=lambda item: item.upper() or t("import_export.automatic"),
+                    format_func=lambda item: item.upper() or automatic,
                     key=f"import_encoding_{upload.id}",
                     width=260,
                 )
@@ -269,11 +271,12 @@ def _column_box(upload: Upload, name: str, titles: tuple[str, ...], header: Sequ
         )
         return tuple(several)
     options = ["", *header]
+    names = {"": t("import_export.not_used")}
     title = st.selectbox(
         label,
         options,
         index=options.index(titles[0]) if titles and titles[0] in options else 0,
-        format_func=lambda item: item or t("import_export.not_used"),
+        format_func=lambda item: names.get(item, item),
         key=key,
     )
     return (title,) if title else ()
@@ -286,16 +289,22 @@ def _check_and_import(upload: Upload, target: _Target) -> None:
     with st.container(border=True):
         kept = st.session_state.get("import_check")
         if kept is None or kept[0] != wanted:
+            bar = ProgressBar(t("progress.starting"))
             try:
-                report = _run(upload, target, reading, dry_run=True)
+                report = _run(upload, target, reading, bar, dry_run=True)
             except (StoreError, TableError, EncoderError) as exc:
+                bar.finish()
                 st.error(plain(told(upload.named(str(exc)))), icon=":material/error:")
                 return
+            bar.finish()
             kept = st.session_state["import_check"] = (wanted, report)
+            st.session_state.pop("import_failed", None)
         report = kept[1]
         heading = "would_new" if target.new else "would"
         st.markdown(f"**{t(f'import_export.{heading}', name=plain(target.name))}**")
         _show_report(report, upload, key="check")
+        if failed := st.session_state.get("import_failed"):
+            st.error(plain(told(failed)), icon=":material/error:")
         changes = report.added + report.updated + report.removed
         if not changes:
             st.info(t("import_export.nothing"), icon=":material/check_circle:")
@@ -317,12 +326,13 @@ def _check_and_import(upload: Upload, target: _Target) -> None:
 def _go(upload: Upload, target: _Target, reading: _Reading) -> None:
     bar = ProgressBar(t("progress.starting"))
     try:
-        report = _run(upload, target, reading, dry_run=False, bar=bar)
+        report = _run(upload, target, reading, bar, dry_run=False)
     except (StoreError, TableError, EncoderError) as exc:
-        st.error(plain(told(upload.named(str(exc)))), icon=":material/error:")
-        return
+        st.session_state["import_failed"] = upload.named(str(exc))
+        bar.finish()
+        st.rerun()
     st.session_state["import_done"] = _Done(report, upload)
-    st.session_state["corpus"] = report.corpus
+    st.session_state["corpus"] = st.session_state["import_switch"] = report.corpus
     for name in ("import_upload", "import_check", "import_preview", "import_readings"):
         st.session_state.pop(name, None)
     notify(t("import_export.done_short", count=report.added + report.updated))
@@ -330,23 +340,17 @@ def _go(upload: Upload, target: _Target, reading: _Reading) -> None:
     st.rerun()
 
 
-def _run(
-    upload: Upload, target: _Target, reading: _Reading, *, dry_run: bool, bar: ProgressBar | None = None
-) -> ImportReport:
-    own = bar or ProgressBar(t("progress.starting"))
-    report = service().import_table(
+def _run(upload: Upload, target: _Target, reading: _Reading, bar: ProgressBar, *, dry_run: bool) -> ImportReport:
+    return service().import_table(
         upload.path,
         corpus=target.name,
         mode=target.mode,
         dry_run=dry_run,
         rejects=_rejects(upload),
         who=person(),
-        progress=own,
+        progress=bar,
         **reading.options,
     )
-    if bar is None:
-        own.finish()
-    return report
 
 
 def _rejects(upload: Upload) -> Path:
@@ -356,7 +360,7 @@ def _rejects(upload: Upload) -> Path:
 def _show_report(report: ImportReport, upload: Upload, *, key: str) -> None:
     with st.container(horizontal=True, gap="small"):
         for name in ("added", "updated", "unchanged", "removed", "rejected"):
-            st.metric(t(f"import_export.{name}"), f"{getattr(report, name):,}", border=True, width=128)
+            st.metric(t(f"import_export.{name}"), f"{getattr(report, name):,}", border=True, width=112)
     for note in report.notes if key == "done" else ():
         st.caption(plain(told(upload.named(note))))
     if not report.errors:
@@ -440,7 +444,7 @@ def _export(corpus: Corpus | None) -> None:
                 FORMATS,
                 default="xlsx",
                 required=True,
-                format_func=lambda item: t(f"import_export.format_{item}"),
+                format_func={item: t(f"import_export.format_{item}") for item in FORMATS}.__getitem__,
                 key="export_format",
                 persist_state="session",
             )
@@ -449,7 +453,7 @@ def _export(corpus: Corpus | None) -> None:
                 ("zh", "en"),
                 default="zh",
                 required=True,
-                format_func=lambda item: t(f"import_export.header_{item}"),
+                format_func={item: t(f"import_export.header_{item}") for item in ("zh", "en")}.__getitem__,
                 key="export_lang",
                 persist_state="session",
             )

@@ -308,7 +308,7 @@ def _machine(corpus: Corpus, device: str, faiss: str, version: str) -> None:
         ("faiss", faiss),
         ("program", version),
     ]
-    with st.container(border=True, horizontal=True, gap="large", key="overview_machine"):
+    with st.container(border=True, horizontal=True, gap="medium", key="overview_machine"):
         for name, value in facts:
             with st.container(width="content", gap=None):
                 st.caption(t(f"overview.{name}"))

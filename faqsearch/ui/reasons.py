@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from faqsearch.ui.common import language, t, texts
+from faqsearch.ui.common import language, texts
 
 _SLOT = re.compile(r"\\\{(\w+)\\\}")
 _NESTED = "detail"
@@ -24,7 +24,7 @@ def _chinese(message: str) -> str:
     for key, pattern in _patterns():
         if match := pattern.fullmatch(message):
             values = {name: _chinese(text) if name == _NESTED else text for name, text in match.groupdict().items()}
-            return t(key, **values)
+            return texts()[key][0].format(**values)
     return message
 
 

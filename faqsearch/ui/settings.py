@@ -25,6 +25,7 @@ _COLOURS = {"right": "#2e9e5b", "other": "#d9902f", "without": "#c2504a"}
 _LOG = "#5b8def"
 _LINES = {"answer": "#2e9e5b", "suggest": "#d9902f"}
 
+Picture: TypeAlias = alt.LayerChart | alt.FacetChart
 Scored: TypeAlias = tuple[Sequence[float], Sequence[bool], Sequence[bool]]
 """Of hit tests: scores, whether there is an entry to find, whether it came first."""
 
@@ -50,7 +51,7 @@ def _personal() -> None:
         st.session_state["person"] = st.query_params["person"][:LABEL_LIMIT]
     st.session_state["settings_language"] = language()
     with st.container(border=True):
-        left, right = st.columns(2, gap="large")
+        left, right = st.columns(2, gap="medium")
         with left, st.form("settings_person_form", border=False):
             name = st.text_input(
                 t("settings.person"),
@@ -95,7 +96,7 @@ def _switch_language() -> None:
 def _corpus(corpus: Corpus) -> None:
     with st.form("settings_corpus_form"):
         st.markdown(f"**{t('settings.corpus', name=plain(corpus.name))}**")
-        left, right = st.columns(2, gap="large")
+        left, right = st.columns(2, gap="medium")
         with left:
             title = st.text_input(
                 t("settings.title"),
@@ -194,7 +195,7 @@ def _thresholds(corpus: Corpus, scores: Sequence[float], scored: Scored | None) 
     """The two sliders and what they would do. A fragment: moving them draws only this anew."""
     with errors_shown():
         answer, suggest = _sliders(corpus)
-        columns = st.columns(2, gap="large") if scores and scored else [st.container()] * 2
+        columns = st.columns(2, gap="medium") if scores and scored else [st.container()] * 2
         if scores:
             with columns[0]:
                 st.markdown(t("settings.from_log", count=f"{len(scores):,}", days=DAYS))
@@ -226,7 +227,7 @@ def _sliders(corpus: Corpus) -> tuple[float, float]:
         st.session_state[basis] = saved
         st.session_state[keys["answer"]], st.session_state[keys["suggest"]] = saved
     low = -1.0 if corpus.suggest_threshold < 0 else 0.0
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns(2, gap="medium")
     values = []
     for place, name in ((left, "suggest"), (right, "answer")):
         with place:
@@ -256,14 +257,13 @@ def _take_along(keys: dict[str, str], moved: str) -> None:
 
 
 def _show_counts(counts: Sequence[int], rightly: Sequence[int] | None, total: int, key: str) -> None:
-    with st.container(horizontal=True, gap="small", key=f"settings_counts_{key}"):
+    with st.container(horizontal=True, gap="xsmall", key=f"settings_counts_{key}"):
         for place, name in enumerate(("answer", "suggest", "none")):
-            with st.container(border=True, width=150, gap=None):
+            with st.container(border=True, width=112, gap=None):
                 st.metric(t(f"settings.would_{name}"), f"{counts[place]:,}")
-                share = t("settings.share", share=f"{counts[place] / total:.0%}")
+                st.caption(t("settings.share", share=f"{counts[place] / total:.0%}"))
                 if rightly is not None:
-                    share += " · " + t("settings.rightly", count=f"{rightly[place]:,}")
-                st.caption(share)
+                    st.caption(t("settings.rightly", count=f"{rightly[place]:,}"))
     if rightly is not None:
         st.caption(t("settings.rightly_help", right=f"{sum(rightly):,}", total=f"{total:,}"))
 
@@ -294,11 +294,11 @@ def _save_thresholds(corpus: Corpus, answer: float, suggest: float) -> None:
 # --- the picture -----------------------------------------------------------------------------------
 
 
-def _draw(picture: alt.LayerChart, *, key: str) -> None:
+def _draw(picture: Picture, *, key: str) -> None:
     st.altair_chart(picture, key=key, width="stretch")
 
 
-def _picture(points: Sequence[tuple[float, str]], answer: float, suggest: float) -> alt.LayerChart:
+def _picture(points: Sequence[tuple[float, str]], answer: float, suggest: float) -> Picture:
     """How the scores are spread, by kind, with the two thresholds drawn in."""
     kinds = [kind for kind in ("log", "right", "other", "without") if any(kind == item for _, item in points)]
     counts: dict[tuple[int, str], int] = {}
@@ -315,7 +315,7 @@ def _picture(points: Sequence[tuple[float, str]], answer: float, suggest: float)
         }
         for (place, kind), count in sorted(counts.items())
     ]
-    low = min(0.4, suggest - 0.05, *(place * _BIN for place, _ in counts))
+    low = min(0.6, suggest - 0.05, *(place * _BIN for place, _ in counts))
     scale = alt.Scale(domain=[max(-1.0, round(low, 4)), 1.0], nice=False, clamp=True)
     colours = {"log": _LOG, **_COLOURS}
     bars = (
@@ -366,4 +366,6 @@ def _picture(points: Sequence[tuple[float, str]], answer: float, suggest: float)
                 color=_LINES[name],
             ).encode(x=alt.X("at:Q", scale=scale), y=alt.value(0), text="name:N")
         )
-    return alt.layer(*layers).properties(height=_HEIGHT, usermeta={"embedOptions": {"actions": False}})
+    return alt.layer(*layers).properties(
+        height=_HEIGHT + (0 if kinds == ["log"] else 30), usermeta={"embedOptions": {"actions": False}}
+    )
