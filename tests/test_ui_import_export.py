@@ -218,7 +218,7 @@ def test_an_import_that_fails_keeps_the_file_and_says_why(bank: FaqSearch, monke
 def test_columns_are_chosen_by_hand_where_none_is_known(bank: FaqSearch) -> None:
     table = "客户怎么问,标准答复,备注\n怎么退款,七天内可退,甲\n".encode("gb18030")
     app = put(open_page("import_export"), table, "表.csv")
-    assert "找不到“question”列" in app.error[0].value and "表\\.csv" in app.error[0].value
+    assert "找不到“标准问”列" in app.error[0].value and "表\\.csv" in app.error[0].value
     assert not app.metric
     boxes = {box.label: box for box in app.main.selectbox}
     assert list(boxes["标准问"].options) == ["不使用", "客户怎么问", "标准答复", "备注"]
@@ -298,6 +298,7 @@ def test_the_limit_on_the_size_is_told_and_kept(bank: FaqSearch, monkeypatch: py
     app = open_page("import_export")
     assert "每个不超过 50 MB" in texts_of(app)
     assert app.file_uploader[0].proto.max_upload_size_mb == 50
+    assert "这个文件没有接收：只接受不超过 50 MB" in "".join(item.proto.body for item in app.get("html"))
     table = b"question,answer\nfirst,a\nsecond," + b"a" * 1_250_000
     put(app, table)
     assert not app.error and figures(app) == ["1", "0", "0", "0", "1"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from fakes import FakeEncoder
 from streamlit.testing.v1 import AppTest
 from ui_app import open_page, texts_of
@@ -20,20 +21,20 @@ HIT_TESTS = "query,key\n我要早点还钱,B1\n额度不够用,B2\n我要还钱,
 
 @pytest.fixture
 def bank(ui: FaqSearch, encoder: FakeEncoder) -> FaqSearch:
-    """Two entries, and queries at chosen scores: 0.95, 0.85, 0.93 and 0.5."""
+    """Two entries, and queries at chosen scores: 0.95, 0.85, 0.93 and 0.51."""
     ui.create_corpus("bank", title="银行")
     ui.add_entry("bank", EntryDraft(key="B1", question="怎么提前还款", answer="打开贷款。"))
     ui.add_entry("bank", EntryDraft(key="B2", question="临时额度怎么申请", answer="在 App 申请。"))
     encoder.place("我要早点还钱", "怎么提前还款", 0.95)
     encoder.place("额度不够用", "临时额度怎么申请", 0.85)
     encoder.place("我要还钱", "怎么提前还款", 0.93)
-    encoder.place("天气好吗", "怎么提前还款", 0.5)
+    encoder.place("天气好吗", "怎么提前还款", 0.51)
     return ui
 
 
 @pytest.fixture
 def asked(bank: FaqSearch) -> FaqSearch:
-    """Three queries in the log: 0.95, 0.85, 0.5."""
+    """Three queries in the log: 0.95, 0.85, 0.51."""
     bank.search_many(["我要早点还钱", "额度不够用", "天气好吗"], corpus="bank")
     return bank
 
@@ -42,8 +43,19 @@ def figures(app: AppTest) -> list[str]:
     return [metric.value for metric in app.metric]
 
 
-def pictures(app: AppTest) -> list[Any]:
-    return [json.loads(item.proto.spec) for item in app.get("vega_lite_chart") + app.get("arrow_vega_lite_chart")]
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The pictures as they were drawn last, by key: the rows of each layer."""
+    found: dict[str, Any] = {}
+    real = st.altair_chart
+
+    def draw(chart: Any, **options: Any) -> Any:
+        spec = chart.to_dict()
+        found[options["key"]] = [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
+        return real(chart, **options)
+
+    monkeypatch.setattr(st, "altair_chart", draw)
+    return found
 
 
 def answer(app: AppTest) -> Any:
@@ -78,7 +90,7 @@ def test_a_name_is_kept_in_session_and_address(ui: FaqSearch) -> None:
     assert "person" not in app.query_params
 
 
-def test_a_name_in_the_address_is_taken_and_put_into_the_history(bank: FaqSearch) -> None:
+def test_a_name_in_the_address_is_taken(bank: FaqSearch) -> None:
     app = open_page("settings", person="王芳")
     assert app.session_state["person"] == "王芳"
     assert app.text_input(key="settings_person").value == "王芳"
@@ -122,7 +134,7 @@ def test_an_encoder_that_is_missing_is_told_and_nothing_is_lost(bank: FaqSearch)
     app.text_input(key="settings_title_bank").set_value("新标题")
     app.text_input(key="settings_encoder_bank").set_value("nowhere")
     app.button(key="settings_corpus_save").click().run()
-    assert app.error[0].value.startswith("no encoder 'nowhere'") or "nowhere" in app.error[0].value
+    assert "nowhere" in app.error[0].value
     assert app.text_input(key="settings_title_bank").value == "新标题"
     assert app.text_input(key="settings_encoder_bank").value == "nowhere"
     assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行", "embedded")
@@ -204,10 +216,10 @@ def test_thresholds_that_cannot_be_saved_stay_where_they_are(bank: FaqSearch, mo
     assert answer(app).value == 0.95
 
 
-def test_without_a_log_and_tests_the_page_says_so(bank: FaqSearch) -> None:
+def test_without_a_log_and_tests_the_page_says_so(bank: FaqSearch, drawn: dict[str, Any]) -> None:
     app = open_page("settings")
     assert "近 30 天没有提问记录" in texts_of(app)
-    assert not app.metric and not pictures(app)
+    assert not app.metric and not drawn
 
 
 # --- hit tests --------------------------------------------------------------------------------------
@@ -246,14 +258,17 @@ def test_hit_tests_that_do_not_fit_are_told(bank: FaqSearch) -> None:
     assert app.slider and not app.metric
 
 
-def test_the_picture_shows_the_scores_by_kind_and_both_thresholds(asked: FaqSearch) -> None:
-    app = put(open_page("settings"), HIT_TESTS)
-    log, tests = pictures(app)
-    values = [layer.get("data", {}).get("values", []) for layer in tests["layer"]]
-    assert {(row["kind"], row["count"]) for row in values[0]} == {("首条命中", 1), ("首条不对", 1), ("本无答案", 1)}
-    assert sum(row["count"] for row in values[0]) == 4
-    assert [rows[0]["at"] for rows in values[1:]] == [0.82, 0.82, 0.9, 0.9]
-    assert sum(row["count"] for row in log["layer"][0]["data"]["values"]) == 3
+def test_the_picture_shows_the_scores_by_kind_and_both_thresholds(asked: FaqSearch, drawn: dict[str, Any]) -> None:
+    put(open_page("settings"), HIT_TESTS)
+    bars, *lines = drawn["settings_hit_chart"]
+    assert [(row["from"], row["kind"], row["count"]) for row in bars] == [
+        (0.5, "本无答案", 1),
+        (0.84, "首条命中", 1),
+        (0.92, "首条不对", 1),
+        (0.94, "首条命中", 1),
+    ]
+    assert [rows[0]["at"] for rows in lines] == [0.82, 0.82, 0.9, 0.9]
+    assert [row["count"] for row in drawn["settings_log_chart"][0]] == [1, 1, 1]
 
 
 def test_rightly_at_agrees_with_a_hit_test_report(bank: FaqSearch, tmp_path: Path) -> None:
@@ -270,9 +285,9 @@ def test_rightly_at_agrees_with_a_hit_test_report(bank: FaqSearch, tmp_path: Pat
     assert rightly == (report.right, report.suggested, report.true_nones) == (1, 1, 1)
 
 
-def test_english_has_no_chinese_of_the_page(asked: FaqSearch) -> None:
+def test_english_has_no_chinese_of_the_page(asked: FaqSearch, drawn: dict[str, Any]) -> None:
     asked.set_corpus("bank", title="Bank")
     app = put(open_page("settings", lang="en"), HIT_TESTS)
     labels = [item.label for kind in (app.button, app.metric, app.slider, app.text_input) for item in kind]
-    shown = texts_of(app) + "".join(labels) + json.dumps(pictures(app), ensure_ascii=False)
+    shown = texts_of(app) + "".join(labels) + json.dumps(drawn, ensure_ascii=False)
     assert not re.search(r"[\u4e00-\u9fff]", shown), shown

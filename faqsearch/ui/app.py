@@ -43,6 +43,7 @@ def _frame() -> None:
     st.session_state.setdefault("language", st.query_params.get("lang", "zh"))
     if language() not in LANGUAGES:
         st.session_state["language"] = "zh"
+    st.session_state.setdefault("person", st.query_params.get("person", ""))
     service()
     show_notices()
 

@@ -115,6 +115,7 @@ def _choose_target(corpus: Corpus | None) -> _Target | None:
             default="existing",
             required=True,
             key="import_target",
+            wrap=True,
             persist_state="session",
         )
         new = choice == "new"

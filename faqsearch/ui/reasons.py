@@ -12,7 +12,6 @@ from functools import cache
 from faqsearch.ui.common import language, texts
 
 _SLOT = re.compile(r"\\\{(\w+)\\\}")
-_NESTED = "detail"
 
 
 def told(message: str) -> str:
@@ -23,9 +22,16 @@ def told(message: str) -> str:
 def _chinese(message: str) -> str:
     for key, pattern in _patterns():
         if match := pattern.fullmatch(message):
-            values = {name: _chinese(text) if name == _NESTED else text for name, text in match.groupdict().items()}
+            values = {name: _value(name, text) for name, text in match.groupdict().items()}
             return texts()[key][0].format(**values)
     return message
+
+
+def _value(name: str, text: str) -> str:
+    if name == "detail":
+        return _chinese(text)
+    pair = texts().get(f"import_export.field_{text}") if name == "field" else None
+    return pair[0] if pair else text
 
 
 @cache

@@ -21,6 +21,8 @@ TABLE_TYPES = ["csv", "tsv", "txt", "xlsx"]
 
 _INSTRUCTIONS = "[data-testid=stFileUploaderDropzoneInstructions] *"
 _BUTTON = "[data-testid=stFileUploaderDropzone] button [data-testid=stMarkdownContainer] p"
+_REFUSED = "[data-testid=stFileUploader]:has([aria-invalid=true])"
+_HOVER = "[data-testid=stTooltipErrorHoverTarget]"
 
 
 class Upload:
@@ -65,4 +67,10 @@ def _translate() -> None:
             f"{_BUTTON} {{ font-size: 0; }}"
             f'{_BUTTON}::after {{ content: "{t("upload.button")}"; font-size: 0.9375rem; }}'
         )
+    # The browser refuses a file that is too large by itself, and says so only when the mouse is on it.
+    refused = t("upload.refused", size=MAX_UPLOAD_MB)
+    rules += (
+        f"{_REFUSED}::after {{ content: '{refused}'; color: #c0453e; font-size: 0.875rem; margin-top: 0.5rem; }}"
+        f"{_REFUSED} {_HOVER} {{ pointer-events: none; }}{_REFUSED} {_HOVER} button {{ pointer-events: auto; }}"
+    )
     st.html(f"<style>{rules}</style>")
