@@ -36,7 +36,14 @@ class SettingsError(FaqSearchError):
 
 
 class TableError(FaqSearchError):
-    """A file that is no FAQ table, or not one that can be read."""
+    """A file that is no FAQ table, or not one that can be read.
+
+    `header` holds the columns that were found, where the trouble is that these are not the expected ones.
+    """
+
+    def __init__(self, message: str, header: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.header = header
 
 
 class ImportRejectedError(FaqSearchError):

@@ -552,7 +552,8 @@ def _map_columns(path: Path, header: Sequence[str], mapping: Mapping[str, Sequen
         if not found[name]:
             raise TableError(
                 f"{path} has no {name} column: it has {_listed(header)}; "
-                f"expected one of {', '.join(ALIASES[name])}, or name it with --map {name}=COLUMN"
+                f"expected one of {', '.join(ALIASES[name])}, or name it with --map {name}=COLUMN",
+                tuple(header),
             )
     used = {index for indexes in (*found.values(), whole) for index in indexes}
     if tuple(header[: len(REJECT_HEADER)]) == REJECT_HEADER:

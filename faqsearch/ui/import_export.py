@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ MIME = {"csv": "text/csv", "xlsx": "application/vnd.openxmlformats-officedocumen
 _TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
 _ROWS_SHOWN = 5
 _ERRORS_SHOWN = 500
-_MISSING = re.compile(r"has no \w+ column: it has (.*); expected one of ", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +176,9 @@ def _preview(upload: Upload, reading: _Reading) -> tuple[TablePreview | None, Ta
 
 
 def _header(preview: TablePreview | None, problem: TableError | None) -> tuple[str, ...]:
-    """The columns to choose from, each name once.
-
-    Of a table without a question or answer column the service tells the header in its message alone.
-    """
-    if preview is not None:
-        return tuple(dict.fromkeys(title for title in preview.header if title))
-    match = _MISSING.search(str(problem))
-    if match is None or match.group(1) == "(none)":
-        return ()
-    return tuple(dict.fromkeys(ast.literal_eval(f"[{match.group(1)}]")))
+    """The columns to choose from, each name once; also of a table whose columns were not understood."""
+    found = preview.header if preview else problem.header if problem else ()
+    return tuple(dict.fromkeys(title for title in found if title))
 
 
 def _show_preview(preview: TablePreview) -> None:
