@@ -94,6 +94,26 @@ def test_a_link_opens_with_its_result_and_the_corpus_is_remembered(bank: FaqSear
     assert app.query_params["corpus"] == "another"
 
 
+def test_a_link_to_a_corpus_that_is_not_there_answers_from_no_other(bank: FaqSearch) -> None:
+    app = open_page("ask", corpus="nope", q="我要早点还钱")
+    assert "没有名为“nope”的知识库" in texts_of(app)
+    assert not app.success and log(bank) == []
+    app.button(key="corpus_other").click().run()
+    assert app.selectbox(key="corpus_choice").value == "bank"
+
+
+def test_a_bug_is_one_line_in_the_page(bank: FaqSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_values: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(FaqSearch, "search", fail)
+    app = ask("我要早点还钱")
+    assert [box.value for box in app.error] == [
+        "页面出错了，内容没有丢失。请刷新重试；如再次出现，请把操作步骤告诉管理员。"
+    ]
+    assert not app.exception
+
+
 def test_recent_questions_are_one_click_away(bank: FaqSearch) -> None:
     app = ask("我要早点还钱")
     app.text_input(key="query").set_value("天气好吗").run()

@@ -44,6 +44,7 @@ def _frame() -> None:
     if language() not in LANGUAGES:
         st.session_state["language"] = "zh"
     st.session_state.setdefault("person", st.query_params.get("person", ""))
+    st.html("<style>[data-testid='InputInstructions'] { display: none; }</style>")  # Streamlit's own English
     service()
     show_notices()
 

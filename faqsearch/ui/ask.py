@@ -5,10 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from faqsearch.errors import QueryError
-from faqsearch.model import Corpus, Feedback, Hit, SearchResult
+from faqsearch.model import QUERY_LIMIT, Corpus, Feedback, Hit, SearchResult
 from faqsearch.ui import charts
 from faqsearch.ui.common import choose_corpus, person, plain, safe_markdown, service, state, t
 
+LINK_LIMIT = 500
+"""Longest question, in characters, that the address carries."""
 RECENT = 8
 """Questions that are kept for one click."""
 
@@ -66,6 +68,7 @@ def _ask() -> str:
         t("ask.box"),
         key="query",
         placeholder=t("ask.placeholder"),
+        max_chars=QUERY_LIMIT,
         label_visibility="collapsed",
         autocomplete="off",
         icon=":material/search:",
@@ -75,7 +78,8 @@ def _ask() -> str:
     if recent:
         st.pills(t("ask.recent"), recent, key="recent", label_visibility="collapsed", format_func=_short)
     if query:
-        st.query_params["q"] = query
+        if len(query) <= LINK_LIMIT:
+            st.query_params["q"] = query
         st.session_state["recent_queries"] = [query, *recent][:RECENT]
     elif "q" in st.query_params:
         del st.query_params["q"]
@@ -196,4 +200,4 @@ def _show_queue(result: SearchResult) -> None:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:23] + "…"
+    return plain(text if len(text) <= 24 else text[:23] + "…")

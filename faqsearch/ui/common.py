@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,13 @@ def choose_corpus() -> Corpus | None:
         st.code(t("common.no_corpus_command"), language="bash")
         return None
     names = [corpus.name for corpus in corpora]
+    asked = st.query_params.get("corpus")
+    if asked and asked not in names and st.session_state.get("corpus") not in names:
+        # Never answer from another corpus than the one that a link names.
+        st.warning(t("common.unknown_corpus", name=plain(asked)), icon=":material/link_off:")
+        if not st.button(t("common.choose_other"), key="corpus_other"):
+            return None
+        del st.query_params["corpus"]
     wanted = st.session_state.get("corpus") or st.query_params.get("corpus")
     titles = {corpus.name: corpus.title for corpus in corpora}
     name = st.sidebar.selectbox(
@@ -153,6 +161,9 @@ def errors_shown() -> Iterator[None]:
         st.error(t("common.table_error", detail=exc), icon=":material/table:")
     except FaqSearchError as exc:
         st.error(t("common.error", detail=exc), icon=":material/error:")
+    except Exception:  # a bug: the person gets one line, whoever looks after the server the traceback
+        logging.getLogger(__name__).exception("a page failed")
+        st.error(t("common.bug"), icon=":material/bug_report:")
 
 
 def notify(message: str) -> None:
