@@ -459,8 +459,7 @@ def test_the_same_phrasing_is_refused_with_the_way_to_its_entry(bank: FaqSearch,
     clean(app.text_area(key="entry_answer").set_value("答").run())
     press(app, "entry_save")
     if enabled:
-        assert "问法完全相同" in texts_of(app)
-        press(app, "entry_save_anyway")
+        assert "问法完全相同" in texts_of(app)  # and nobody is asked whether to save it all the same
     assert [error.value for error in app.error] == ["“如何還錢”已是另一条目的问法，不能重复。"]
     assert app.button(key="entry_open_other").label == "打开：怎么还款"
     press(app, "entry_open_other")

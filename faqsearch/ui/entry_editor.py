@@ -422,6 +422,8 @@ def _actions(
 ) -> None:
     ref = str(entry.id) if entry else NEW
     sure = [hit for _, hit in near or () if hit.score >= corpus.answer_threshold]
+    if any(hit.score == 1 for hit in sure):
+        sure = []  # the very phrasing leads to another entry: saving refuses it with a link, there is nothing to ask
     message = st.container()
     with st.container(horizontal=True, key="entry_actions"):
         # Never disabled: a click that also ends the typing would come before the button is enabled.
