@@ -11,7 +11,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,7 @@ class Settings:
         )
 
     def _rooted(self, root: Path) -> Settings:
-        return Settings(
-            database_url=_SQLITE + str(root / self.database_path),
-            index_dir=root / self.index_dir,
-            device=self.device,
-            query_log=self.query_log,
-            keep_versions=self.keep_versions,
-            batch_size=self.batch_size,
-            person=self.person,
-        )
+        return replace(self, database_url=_SQLITE + str(root / self.database_path), index_dir=root / self.index_dir)
 
 
 def environment_for(home: str | Path | None) -> dict[str, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fakes import FakeEncoder, FakeSource
+from rows import Load, import_rows
 
 from faqsearch import FaqSearch, Settings
+from faqsearch.store import Store
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = {"general": "general", "open-domain": "open_domain", "finance": "finance"}
@@ -80,3 +83,17 @@ def ui(settings: Settings, source: FakeSource, monkeypatch: pytest.MonkeyPatch) 
     yield shared
     shared.close()
     st.cache_resource.clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new database by itself."""
+    opened = Store(tmp_path / "faq.sqlite3")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def load(store: Store) -> Load:
+    """Import drafts as lines 2, 3, …, with all columns unless told otherwise."""
+    return partial(import_rows, store)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -17,20 +15,6 @@ from rows import ALL, CORPUS, NO_SIMILAR, Load, content, done, ids, import_rows,
 from faqsearch import normalise
 from faqsearch.model import CorpusCounts, EntryDraft, ImportMode, RowError
 from faqsearch.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "faq.sqlite3")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def load(store: Store) -> Load:
-    """Import drafts as lines 2, 3, …, with all columns unless told otherwise."""
-    return partial(import_rows, store)
-
 
 # --- import: which entry a row is
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
-from rows import ALL, CORPUS, Load, content, done, ids, import_rows, row
+from rows import ALL, CORPUS, Load, content, done, ids, row
 
 from faqsearch.errors import CorpusExistsError, CorpusNotFoundError, EntryInvalidError, EntryNotFoundError, StoreError
 from faqsearch.model import Corpus, EntryDraft, Hit, LiveQuestion, SearchResult, Timing
@@ -25,19 +24,6 @@ ZERO = Timing(0.0, 0.0, 0.0, 0.0)
 
 def switch(store: Store, entry_id: int, enabled: bool) -> int:
     return store.set_many([entry_id], {"enabled": enabled}, who="", action="enable" if enabled else "disable")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "faq.sqlite3")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def load(store: Store) -> Load:
-    """Import drafts as lines 2, 3, …, with all columns unless told otherwise."""
-    return partial(import_rows, store)
 
 
 # --- opening
