@@ -11,13 +11,10 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-import shutil
 import sys
-import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -25,8 +22,9 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 import faqsearch
-from faqsearch import printing
-from faqsearch.errors import EntryNotFoundError, FaqSearchError, ImportRejectedError, StoreError, TableError
+from faqsearch import cli_encoders, printing
+from faqsearch.console import GLOBALS, GROUP, Corpus, Json, Yes, input_file, open_service
+from faqsearch.errors import EntryNotFoundError, FaqSearchError, ImportRejectedError, TableError
 from faqsearch.model import (
     EntryDraft,
     EntryState,
@@ -35,7 +33,7 @@ from faqsearch.model import (
     QueryGroup,
 )
 from faqsearch.service import FaqSearch
-from faqsearch.settings import Settings, environment_for
+from faqsearch.settings import environment_for
 from faqsearch.tables import FIELDS, parse_when, write_template
 
 EXIT_FAILED = 1
@@ -47,49 +45,37 @@ QUEUE = 5_000
 """Groups of unanswered queries among which an id is looked up; the queue has no more."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_GROUP = {"no_args_is_help": True, "rich_markup_mode": "markdown"}
 app = typer.Typer(
     help="Semantic question matching for FAQ answers: find the stored question that means the same.\n\n"
     "Start with `faqsearch template -o faq.csv`, fill it in, `faqsearch import faq.csv --corpus NAME`, and ask:"
     ' `faqsearch search "你的问题" --corpus NAME`.',
     pretty_exceptions_enable=False,
     add_completion=False,
-    **_GROUP,  # type: ignore[arg-type] # Typer's parameters have one type each
+    **GROUP,  # type: ignore[arg-type] # Typer's parameters have one type each
 )
-corpus_app = typer.Typer(help="List, make, change and delete corpora.", **_GROUP)  # type: ignore[arg-type]
+corpus_app = typer.Typer(help="List, make, change and delete corpora.", **GROUP)  # type: ignore[arg-type]
 entry_app = typer.Typer(
     help="Find, add, change and delete entries by hand; read their history and bring back what was.",
-    **_GROUP,  # type: ignore[arg-type]
+    **GROUP,  # type: ignore[arg-type]
 )
 unanswered_app = typer.Typer(
     help="The queue of queries that got no answer, or a wrong one: see it, and deal with it.\n\n"
     "`unanswered list` names each group of queries by an ID, which stays good while the queue changes: it is"
     " the beginning of the id of one of the group's queries. What is dealt with leaves the queue.",
-    **_GROUP,  # type: ignore[arg-type]
+    **GROUP,  # type: ignore[arg-type]
 )
 index_app = typer.Typer(
     help="Look after the index versions of a corpus: list, verify, roll back, prune.",
-    **_GROUP,  # type: ignore[arg-type]
+    **GROUP,  # type: ignore[arg-type]
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(entry_app, name="entry")
 app.add_typer(unanswered_app, name="unanswered")
 app.add_typer(index_app, name="index")
+app.add_typer(cli_encoders.model_app, name="model")
+app.add_typer(cli_encoders.evaluate_app, name="evaluate")
 
 
-@dataclass
-class _Globals:
-    """The options before the command."""
-
-    home: Path | None = None
-    debug: bool = False
-
-
-_globals = _Globals()
-
-Corpus = Annotated[str, typer.Option("--corpus", "-c", help="The corpus's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Ref = Annotated[str, typer.Argument(metavar="ID", help="The entry's id, or CORPUS/KEY such as finance/F001.")]
 Refs = Annotated[list[str], typer.Argument(metavar="ID...", help="Entries: ids, or CORPUS/KEY such as finance/F001.")]
 Who = Annotated[
@@ -120,7 +106,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    _globals.home, _globals.debug = home, debug
+    GLOBALS.home, GLOBALS.debug = home, debug
 
 
 # --- the main job --------------------------------------------------------------------------------
@@ -165,7 +151,7 @@ def import_(
     Exit code 0: all rows taken. 3: some rejected, the good ones saved. 1: failed, nothing saved.
     """
     mapping = _mapping(map_ or [])
-    with _service(create=True) as faq, printing.progress() as progress, _input(file) as path:
+    with open_service(create=True) as faq, printing.progress() as progress, input_file(file) as path:
         try:
             report = faq.import_table(
                 path,
@@ -201,7 +187,7 @@ def export(
 
     A cell that a spreadsheet would run (= + - @) gets an apostrophe in front, which the import takes off again.
     """
-    with _service() as faq:
+    with open_service() as faq:
         count = faq.export_table(output or sys.stdout, corpus=corpus, lang=lang)
     if output:
         printing.note(f"{count} entries written to {output}")
@@ -236,7 +222,7 @@ def rebuild(
     """
     if bool(names) == all_:
         raise typer.BadParameter("name the corpora to rebuild, or give --all")
-    with _service() as faq, printing.progress() as progress:
+    with open_service() as faq, printing.progress() as progress:
         corpora = [corpus.name for corpus in faq.corpora()] if all_ else list(dict.fromkeys(names or []))
         reports, failed = [], []
         for name in corpora:
@@ -295,7 +281,7 @@ def search(
             raise typer.BadParameter("--with-query-id goes with one QUERY")
         _search_batch(batch, output, corpus, k or 1, as_json)
         return
-    with _service() as faq, printing.progress() as progress:
+    with open_service() as faq, printing.progress() as progress:
         result = faq.search(query or "", corpus=corpus, k=k or 5, progress=progress)
     if as_json:
         fields = printing.plain(result)
@@ -311,7 +297,7 @@ def search(
 
 
 def _search_batch(batch: Path, output: Path, corpus: str, k: int, as_json: bool) -> None:
-    with _service() as faq, printing.progress() as progress, _input(batch) as path:
+    with open_service() as faq, printing.progress() as progress, input_file(batch) as path:
         counts = faq.search_file(path, output, corpus=corpus, k=k, progress=progress)
     if as_json:
         printing.print_json({"corpus": corpus, "queries": sum(counts.values()), "output": str(output), **counts})
@@ -331,7 +317,7 @@ def hit_test(
     accuracy@k: share of the answerable queries whose entry is among the first k. mrr@10: mean reciprocal rank.
     auc: how well the first hit's score tells answerable queries from the others (0.5 is chance).
     """
-    with _service() as faq, printing.progress() as progress:
+    with open_service() as faq, printing.progress() as progress:
         report = faq.hit_test(file, corpus=corpus, progress=progress)
     if as_json:
         fields = printing.plain(report)
@@ -347,7 +333,7 @@ def status(as_json: Json = False) -> None:
 
     Exit code 1 if a corpus has a problem.
     """
-    with _service() as faq:
+    with open_service() as faq:
         report = faq.status()
     if as_json:
         printing.print_json({**printing.plain(report), "ok": report.ok})
@@ -373,7 +359,7 @@ def feedback(
     """
     if (verdict == "instead") != (entry is not None):
         raise typer.BadParameter("--entry ID goes with instead, and instead with --entry ID")
-    with _service() as faq:
+    with open_service() as faq:
         entry_id = faq.entry(entry).id if entry is not None else None
         faq.give_feedback(query_id, verdict, entry_id=entry_id, who=who)
     if as_json:
@@ -394,7 +380,7 @@ def stats(
     An entry counts as asked where it was the first hit of an answer or a suggestion. Times are milliseconds: the
     median, and what 95 of 100 queries stayed below.
     """
-    with _service() as faq:
+    with open_service() as faq:
         report = faq.statistics(corpus, days=days, top=top)
     if as_json:
         fields = printing.plain(report)
@@ -419,7 +405,7 @@ def ui(
     """
     if importlib.util.find_spec("streamlit") is None:
         raise FaqSearchError("the web pages need Streamlit, which is not installed; run `pip install streamlit altair`")
-    _service(create=True).close()  # what is wrong with the settings or the database is told here, in one line
+    open_service(create=True).close()  # what is wrong with the settings or the database is told here, in one line
     if host not in LOOPBACK:
         printing.note(f"listening on {host}: whoever reaches it can read and change everything, there is no login")
     script = Path(__file__).parent / "ui" / "__main__.py"
@@ -434,7 +420,7 @@ def ui(
     command += [f"--{name}={value}" for name, value in options.items()]
     sys.stdout.flush()
     # In place of this process, so that whoever stops it stops the server.
-    os.execve(command[0], command, environment_for(_globals.home))
+    os.execve(command[0], command, environment_for(GLOBALS.home))
 
 
 # --- corpora -------------------------------------------------------------------------------------
@@ -443,7 +429,7 @@ def ui(
 @corpus_app.command("list")
 def corpus_list(as_json: Json = False) -> None:
     """List the corpora."""
-    with _service() as faq:
+    with open_service() as faq:
         rows = [printing.corpus_row(faq, corpus.name) for corpus in faq.corpora()]
     if as_json:
         printing.print_json({"corpora": rows})
@@ -463,7 +449,7 @@ def corpus_list(as_json: Json = False) -> None:
 @corpus_app.command("show")
 def corpus_show(name: str, as_json: Json = False) -> None:
     """Show one corpus."""
-    with _service() as faq:
+    with open_service() as faq:
         printing.print_fields(printing.corpus_row(faq, name), as_json)
 
 
@@ -473,12 +459,12 @@ def corpus_create(
     title: Annotated[str | None, typer.Option(help="What people see; the name unless given.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="REF", help="embedded, a checkpoint folder, or a downloaded hub name."),
+        typer.Option(metavar="REF", help="A name of `model list`, a checkpoint folder, or a downloaded hub name."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Make an empty corpus; `import` makes one by itself."""
-    with _service(create=True) as faq:
+    with open_service(create=True) as faq:
         faq.create_corpus(name, title=title, encoder=encoder)
         printing.print_fields(printing.corpus_row(faq, name), as_json)
 
@@ -506,7 +492,7 @@ def corpus_set(
     }
     if all(value is None for value in changes.values()):
         raise typer.BadParameter("nothing to set; give --title, --encoder, --answer-threshold or --suggest-threshold")
-    with _service() as faq:
+    with open_service() as faq:
         before = faq.corpus(name).encoder
         after = faq.set_corpus(name, **changes)  # type: ignore[arg-type] # each has its own type
         printing.print_fields(printing.corpus_row(faq, name), as_json)
@@ -517,7 +503,7 @@ def corpus_set(
 @corpus_app.command("delete")
 def corpus_delete(name: str, yes: Yes = False) -> None:
     """Delete a corpus with all its entries, its query log and its index versions."""
-    with _service() as faq:
+    with open_service() as faq:
         counts = faq.counts(name)
         _confirm(f"Delete corpus {name!r} with {counts.entries} entries?", yes)
         typer.echo(f"deleted {name}, entries: {faq.delete_corpus(name)}")
@@ -555,7 +541,7 @@ def entry_list(
     as_json: Json = False,
 ) -> None:
     """List entries, newest change first, by pages."""
-    with _service() as faq:
+    with open_service() as faq:
         found = faq.entry_page(
             corpus, text=text, category=category, state=state, offset=(page - 1) * limit, limit=limit
         )
@@ -598,14 +584,14 @@ def entry_add(
         valid_from=_when(valid_from),
         valid_to=_when(valid_to, end=True),
     )
-    with _service() as faq:
+    with open_service() as faq:
         printing.print_entry(faq.add_entry(corpus, draft, who=who), as_json)
 
 
 @entry_app.command("show")
 def entry_show(ref: Ref, as_json: Json = False) -> None:
     """Show one entry."""
-    with _service() as faq:
+    with open_service() as faq:
         printing.print_entry(faq.entry(ref), as_json)
 
 
@@ -634,7 +620,7 @@ def entry_edit(
     as_json: Json = False,
 ) -> None:
     """Change what is given and leave the rest; an empty text ("") clears key, category or a date."""
-    with _service() as faq:
+    with open_service() as faq:
         entry = faq.entry(ref)
         changes: dict[str, Any] = {
             "question": question,
@@ -673,7 +659,7 @@ def entry_enable(refs: Refs, who: Who = None, as_json: Json = False) -> None:
 
 
 def _switch(refs: list[str], enabled: bool, who: str | None, as_json: bool) -> None:
-    with _service() as faq:
+    with open_service() as faq:
         ids = _entry_ids(faq, refs)
         changed = faq.set_enabled_many(ids, enabled, who=who)
     printing.print_many("enabled" if enabled else "disabled", changed, ids, as_json)
@@ -687,7 +673,7 @@ def entry_categorize(
     as_json: Json = False,
 ) -> None:
     """Give entries the same category."""
-    with _service() as faq:
+    with open_service() as faq:
         ids = _entry_ids(faq, refs)
         changed = faq.set_category_many(ids, category, who=who)
     printing.print_many("categorized", changed, ids, as_json)
@@ -696,7 +682,7 @@ def entry_categorize(
 @entry_app.command("delete")
 def entry_delete(ref: Ref, yes: Yes = False, who: Who = None, as_json: Json = False) -> None:
     """Delete an entry with its questions. Its history stays: `entry history ID`."""
-    with _service() as faq:
+    with open_service() as faq:
         entry = faq.entry(ref)
         _confirm(f"Delete entry {entry.id} of {entry.corpus}: {entry.question!r}?", yes)
         faq.delete_entry(entry.id, who=who)
@@ -712,7 +698,7 @@ def entry_history(ref: Ref, as_json: Json = False) -> None:
 
     Long texts are cut short; --json has them whole. An entry that was deleted is found by its id.
     """
-    with _service() as faq:
+    with open_service() as faq:
         entry_id = int(ref) if ref.isdecimal() else faq.entry(ref).id
         changes = faq.history(entry_id)
         if not changes:
@@ -736,7 +722,7 @@ def entry_restore(
     as_json: Json = False,
 ) -> None:
     """Make an entry what it was before a change; that is a change too, and can be undone likewise."""
-    with _service() as faq:
+    with open_service() as faq:
         printing.print_entry(faq.restore_entry(faq.entry(ref).id, change, who=who), as_json)
 
 
@@ -751,7 +737,7 @@ def entry_near(
 
     Entries that are switched off or outside their validity period are not among them. Nothing is logged.
     """
-    with _service() as faq:
+    with open_service() as faq:
         hits = faq.neighbours(text, corpus=corpus, k=k)
     if as_json:
         printing.print_json({"text": text, "corpus": corpus, "near": printing.plain(hits)})
@@ -786,7 +772,7 @@ def unanswered_list(
     Here is what was decided `none`, marked wrong, or put here. Each group shows its ID, how often and when it was
     last asked, its newest query, and the entry that is nearest to that.
     """
-    with _service() as faq:
+    with open_service() as faq:
         groups = faq.unanswered(corpus, limit=limit)
     if as_json:
         printing.print_json({"corpus": corpus, "groups": [printing.group_fields(group) for group in groups]})
@@ -814,7 +800,7 @@ def unanswered_attach(
     as_json: Json = False,
 ) -> None:
     """Make a query a similar question of an entry, which answers it from now on."""
-    with _service() as faq:
+    with open_service() as faq:
         query, ids = _queries(faq, corpus, group, only)
         entry = faq.attach_queries(ids, faq.entry(ref).id, text or query, who=who)
         printing.print_entry(entry, as_json)
@@ -837,7 +823,7 @@ def unanswered_answer(
     as_json: Json = False,
 ) -> None:
     """Write a new entry that answers a query."""
-    with _service() as faq:
+    with open_service() as faq:
         query, ids = _queries(faq, corpus, group, only)
         draft = EntryDraft(
             question=question or query,
@@ -859,7 +845,7 @@ def unanswered_dismiss(
     as_json: Json = False,
 ) -> None:
     """Take queries out of the queue without an answer."""
-    with _service() as faq:
+    with open_service() as faq:
         queue = faq.unanswered(corpus, limit=QUEUE)
         ids = list(dict.fromkeys(item for group in groups for item in _find_queries(queue, corpus, group, only)[1]))
         faq.dismiss_queries(ids, who=who)
@@ -875,7 +861,7 @@ def unanswered_add(
     as_json: Json = False,
 ) -> None:
     """Put a logged query into the queue; one that was decided `none` is there by itself."""
-    with _service() as faq:
+    with open_service() as faq:
         faq.enqueue(query_id)
     if as_json:
         printing.print_json({"query_id": query_id})
@@ -889,7 +875,7 @@ def unanswered_add(
 @index_app.command("list")
 def index_list(corpus: Corpus, as_json: Json = False) -> None:
     """List the index versions of a corpus, oldest first."""
-    with _service() as faq:
+    with open_service() as faq:
         versions = faq.index_versions(corpus)
     if as_json:
         printing.print_json({"corpus": corpus, "versions": [printing.plain(version) for version in versions]})
@@ -910,7 +896,7 @@ def index_verify(
     as_json: Json = False,
 ) -> None:
     """Check a version's checksum, its encoder, and that it agrees with the database. Exit code 1 if not."""
-    with _service() as faq:
+    with open_service() as faq:
         report = faq.verify_index(corpus, version)
     if as_json:
         printing.print_json({**printing.plain(report), "ok": report.ok})
@@ -937,7 +923,7 @@ def index_rollback(
 
     Entries stay as they are: answers come from the database. The next rebuild goes forward again.
     """
-    with _service() as faq:
+    with open_service() as faq:
         now = faq.rollback_index(corpus, version)
     if as_json:
         printing.print_json(now)
@@ -952,7 +938,7 @@ def index_prune(
     as_json: Json = False,
 ) -> None:
     """Delete old versions; the current one always stays."""
-    with _service() as faq:
+    with open_service() as faq:
         gone = faq.prune_index(corpus, keep)
     if as_json:
         printing.print_json({"corpus": corpus, "deleted": gone})
@@ -961,27 +947,6 @@ def index_prune(
 
 
 # --- input ---------------------------------------------------------------------------------------
-
-
-def _service(*, create: bool = False) -> FaqSearch:
-    """The service; a command that only reads does not make a database where there is none."""
-    settings = Settings.load(_globals.home)
-    if not create and not settings.database_path.exists():
-        raise StoreError(f"there is no database {settings.database_path} yet; import a table first, or check --home")
-    return FaqSearch.open(settings)
-
-
-@contextmanager
-def _input(file: Path) -> Iterator[Path]:
-    """A file to read; for - a copy of stdin, since a table is read more than once."""
-    if str(file) != "-":
-        yield file
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "stdin"
-        with copy.open("wb") as handle:
-            shutil.copyfileobj(sys.stdin.buffer, handle)
-        yield copy
 
 
 def _mapping(items: list[str]) -> dict[str, list[str]]:
@@ -1082,7 +1047,7 @@ def main() -> None:
             printing.note("interrupted; what was not complete is not saved")
         raise
     except Exception as exc:
-        if _globals.debug:
+        if GLOBALS.debug:
             traceback.print_exc()
         if isinstance(exc, FaqSearchError):
             _fail(str(exc), exc.report if isinstance(exc, ImportRejectedError) else None)

@@ -6,35 +6,38 @@ decision (`text.normalise`). It does not know corpora, indexes or thresholds.
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from faqsearch.errors import EncoderError
+from faqsearch.checkpoint import (
+    CONVERSION,
+    PICKLED,
+    SAFE,
+    Pooling,
+    check_files,
+    note_conversion,
+    read_modules,
+    telling,
+)
+from faqsearch.errors import DamagedCheckpointError, EncoderError
 from faqsearch.model import Progress
 
 Embeddings = npt.NDArray[np.float32]
-Pooling = Literal["mean", "cls", "max"]
 
-DEFAULT_MAX_LENGTH = 256
 DEFAULT_BATCH_SIZE = 32
 _TOKENISED_AT_ONCE = 16_384
 _loading = threading.Lock()  # transformers' verbosity is one for the whole process
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
 class Encoder(Protocol):
@@ -45,8 +48,8 @@ class Encoder(Protocol):
         """Length of an embedding."""
         ...
 
-    def encode(self, texts: Sequence[str], *, progress: Progress | None = None) -> Embeddings:
-        """Encode texts: (n, dim) float32, unit rows, in the order given."""
+    def encode(self, texts: Sequence[str], *, query: bool = False, progress: Progress | None = None) -> Embeddings:
+        """Encode texts, as queries or as what is stored: (n, dim) float32, unit rows, in the order given."""
         ...
 
 
@@ -54,27 +57,43 @@ class TransformerEncoder:
     """A BERT-like checkpoint with pooling over its last layer and L2 normalisation.
 
     A checkpoint folder is read as sentence-transformers writes it: `modules.json` names the modules,
-    `1_Pooling/config.json` the pooling and `sentence_bert_config.json` the maximal length. Where these
-    are missing it is masked mean pooling over at most 256 tokens, as in the published model cards.
+    `1_Pooling/config.json` the pooling, `sentence_bert_config.json` the maximal length, and
+    `config_sentence_transformers.json` the prefixes (prompts) of queries and of stored texts. Where these
+    are missing it is masked mean pooling over at most 256 tokens without prefixes, as in the published model cards.
 
     Args:
         path: the checkpoint's folder.
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, or cuda.
         batch_size: texts in one forward pass.
+        prefixes: of queries and of stored texts, over what the folder says.
+        cure: what mends a damaged checkpoint, for the error message.
 
     Raises:
         EncoderError: the checkpoint is missing, damaged, or needs what is not supported.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto", batch_size: int = DEFAULT_BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        prefixes: tuple[str, str] | None = None,
+        cure: str = "copy it again",
+    ) -> None:
         self.path = Path(path)
         self.device = torch.device(resolve_device(device))
         self.batch_size = batch_size
-        _check_folder(self.path)
-        self.pooling, self.max_length = _read_modules(self.path)
-        with _load_quietly(self.path):
-            self._tokenizer = _load_tokenizer(self.path)
-            self._model = _load_model(self.path).to(self.device)
+        self._cure = cure
+        with telling(cure):
+            modules = read_modules(self.path)
+            check_files(modules.transformer)
+            with _load_quietly(self.path):
+                self._tokenizer = _load_tokenizer(modules.transformer)
+                self._model = _load_model(modules.transformer).to(self.device)
+        self.pooling, self.max_length = modules.pooling, modules.max_length
+        self.query_prefix, self.stored_prefix = prefixes or (modules.query_prefix, modules.stored_prefix)
+        self._lower = modules.lower
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if isinstance(limit, int):
             self.max_length = min(self.max_length, limit)
@@ -88,14 +107,31 @@ class TransformerEncoder:
         """Length of an embedding."""
         return int(self._model.config.hidden_size)
 
-    def encode(self, texts: Sequence[str], *, progress: Progress | None = None) -> Embeddings:
-        """Encode texts as they are.
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+        return int(self._model.config.num_hidden_layers)
+
+    @property
+    def vocabulary(self) -> int:
+        """Pieces that the embedding table has rows for."""
+        return int(self._model.config.vocab_size)
+
+    @property
+    def parameters(self) -> int:
+        """Weights that an embedding is computed from: all but the pooler, which is not used."""
+        named = self._model.named_parameters()
+        return sum(weight.numel() for name, weight in named if not name.startswith("pooler."))
+
+    def encode(self, texts: Sequence[str], *, query: bool = False, progress: Progress | None = None) -> Embeddings:
+        """Encode texts as they are, but for the checkpoint's prefix.
 
         Texts are sorted by their length in tokens before they are cut into batches, so that little
         is padded; the batch size changes an embedding by rounding only.
 
         Args:
             texts: n of them; longer ones than `max_length` tokens are truncated.
+            query: whether they are queries; most checkpoints make no difference.
             progress: told ("encoding", texts done, n).
 
         Returns:
@@ -103,11 +139,14 @@ class TransformerEncoder:
         """
         if isinstance(texts, str):
             raise TypeError("expected a sequence of texts, got one text")
+        prefix = self.query_prefix if query else self.stored_prefix
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         done = 0
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):
-            encodings = self._tokenizer.encode_batch(list(texts[start : start + _TOKENISED_AT_ONCE]))
-            tokens = [encoding.ids for encoding in encodings]
+            chunk = [prefix + text for text in texts[start : start + _TOKENISED_AT_ONCE]]
+            if self._lower:
+                chunk = [text.lower() for text in chunk]
+            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(chunk)]
             order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]), reverse=True)
             for first in range(0, len(order), self.batch_size):
                 batch = order[first : first + self.batch_size]
@@ -117,7 +156,7 @@ class TransformerEncoder:
                 if progress:
                     progress("encoding", done, len(texts))
         if not np.isfinite(embeddings).all():
-            raise EncoderError(f"checkpoint {self.path} gives embeddings that are no numbers; copy it again")
+            raise EncoderError(f"checkpoint {self.path} gives embeddings that are no numbers; {self._cure}")
         return embeddings
 
     @torch.inference_mode()
@@ -134,6 +173,47 @@ class TransformerEncoder:
         pooled = pool(hidden.float(), attention, self.pooling)
         unit: Embeddings = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return unit
+
+
+def convert(path: Path) -> bool:
+    """Write a checkpoint's pickled weights as safetensors beside them, which are read from then on.
+
+    The pickle is read by weights-only loading, which runs no code. The fingerprint stays what it was.
+
+    Returns:
+        False where there is nothing to convert.
+
+    Raises:
+        DamagedCheckpointError: weights that cannot be read.
+        OSError: the folder cannot be written to.
+    """
+    folder = read_modules(path).transformer
+    if (folder / SAFE).exists() or not (folder / PICKLED).is_file():
+        return False
+    with _load_quietly(folder):
+        state = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
+        # Copies, as safetensors takes no two tensors that share memory.
+        tensors = {name: value.clone().contiguous() for name, value in state.items() if torch.is_tensor(value)}
+    partial = folder / f"{SAFE}.partial"
+    try:
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.chmod((folder / PICKLED).stat().st_mode & 0o777)  # else only its owner could read it
+        note_conversion(folder, partial)
+        os.replace(partial, folder / SAFE)
+    except BaseException as exc:
+        partial.unlink(missing_ok=True)
+        unconvert(path)
+        if isinstance(exc, SafetensorError):  # what it makes of a full disk or a folder that is read-only
+            raise OSError(str(exc)) from exc
+        raise
+    return True
+
+
+def unconvert(path: Path) -> None:
+    """Take converted weights away again; the pickled ones are still there."""
+    folder = read_modules(path).transformer
+    for name in (SAFE, CONVERSION):
+        (folder / name).unlink(missing_ok=True)
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -169,72 +249,6 @@ def resolve_device(device: str) -> str:
     return "cuda" if available and device in ("auto", "cuda") else "cpu"
 
 
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        raise EncoderError(f"no checkpoint folder {path}")
-    for names, what in ((("config.json",), "config.json"), (_WEIGHTS, "weights"), (_TOKENIZERS, "tokenizer")):
-        if not any((path / name).is_file() for name in names):
-            raise EncoderError(f"checkpoint {path} has no {what}; expected one of {', '.join(names)}; copy it again")
-
-
-def _read_modules(path: Path) -> tuple[Pooling, int]:
-    """(pooling, maximal length) as sentence-transformers' files say, else mean and 256."""
-    pooling: Pooling = "mean"
-    modules = _read_json(path / "modules.json") or []
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise EncoderError(f"{path / 'modules.json'} is no list of modules; copy the checkpoint again")
-    for module in modules:
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            pooling = _read_pooling(path / str(module.get("path", "1_Pooling")) / "config.json")
-        elif kind not in ("Transformer", "Normalize"):
-            raise EncoderError(f"checkpoint {path} has a {kind!r} module; only Transformer, Pooling and Normalize work")
-    if not modules and (path / "1_Pooling" / "config.json").is_file():
-        pooling = _read_pooling(path / "1_Pooling" / "config.json")
-    settings = _read_object(path / "sentence_bert_config.json")
-    length = settings.get("max_seq_length") or DEFAULT_MAX_LENGTH
-    if not isinstance(length, int) or length < 1:
-        raise EncoderError(f"{path / 'sentence_bert_config.json'}: max_seq_length is {length!r}; expected 1 or more")
-    return pooling, length
-
-
-def _read_pooling(path: Path) -> Pooling:
-    config = _read_object(path)
-    modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
-    if isinstance(config.get("pooling_mode"), str):  # the newer form of the file
-        modes.append(config["pooling_mode"])
-    known: dict[str, Pooling] = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_max_tokens": "max",
-        "mean": "mean",
-        "cls": "cls",
-        "max": "max",
-    }
-    if not modes:
-        return "mean"
-    if len(modes) > 1 or modes[0] not in known:
-        raise EncoderError(f"{path} asks for pooling {', '.join(modes)}; supported is one of mean, cls and max")
-    return known[modes[0]]
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; an empty one where there is no such file."""
-    value = _read_json(path)
-    if not isinstance(value, (dict, type(None))):
-        raise EncoderError(f"{path} holds no JSON object; copy the checkpoint again")
-    return value or {}
-
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as exc:
-        raise EncoderError(f"{path} is no valid JSON ({exc}); copy the checkpoint again") from exc
-
-
 @contextmanager
 def _load_quietly(path: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint raises into one clear line, and print nothing meanwhile."""
@@ -248,7 +262,7 @@ def _load_quietly(path: Path) -> Iterator[None]:
             raise
         except Exception as exc:  # the libraries raise bare Exception, RuntimeError, OSError, ValueError and KeyError
             detail = " ".join(str(exc).split())[:200]
-            raise EncoderError(f"checkpoint {path} cannot be loaded ({detail}); copy or download it again") from exc
+            raise DamagedCheckpointError(f"checkpoint {path} cannot be loaded ({detail})") from exc
         finally:
             transformers.logging.set_verbosity(verbosity)
 
@@ -278,6 +292,8 @@ def _load_model(path: Path) -> Any:  # noqa: ANN401 - a transformers model, unty
     missing = [name for name in info["missing_keys"] if "pooler" not in name and "position_ids" not in name]
     if missing or info.get("mismatched_keys"):
         names = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:3])
-        raise EncoderError(f"checkpoint {path} does not fit its config.json: {names} missing or of another shape")
+        raise DamagedCheckpointError(
+            f"checkpoint {path} does not fit its config.json: {names} missing or of another shape"
+        )
     model.eval()
     return model

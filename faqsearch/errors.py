@@ -13,6 +13,7 @@
     │   ├── EntryConflictError  somebody else has changed the entry meanwhile
     │   └── QueryNotFoundError
     ├── EncoderError        a checkpoint that is missing, damaged or of an unknown kind
+    │   └── DamagedCheckpointError  before it is known what mends it
     └── IndexFileError      an index version that is missing, damaged or does not fit
         └── IndexBusyError  another process is rebuilding this index
 
@@ -101,6 +102,13 @@ class QueryNotFoundError(StoreError):
 
 class EncoderError(FaqSearchError):
     """A checkpoint that is missing, damaged, or of a kind that cannot be loaded."""
+
+
+class DamagedCheckpointError(EncoderError):
+    """A checkpoint that lacks a file, or has a damaged one; the message has yet to say what mends it.
+
+    Where a checkpoint comes from decides that, so it leaves this package as a plain EncoderError.
+    """
 
 
 class IndexFileError(FaqSearchError):

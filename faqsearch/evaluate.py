@@ -1,10 +1,11 @@
-"""Retrieval metrics, as pure functions over ranks, scores and labels."""
+"""Metrics of retrieval and of labelled pairs, as pure functions over ranks, scores and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 Ranks = Sequence["int | None"]
 """For each query the rank, from 1, at which what it should find came; None where it did not come."""
@@ -70,8 +71,107 @@ def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     positive = np.asarray(labels, dtype=bool)
     if not positive.any() or positive.all():
         return None
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2  # of tied scores, from 1
     n = int(positive.sum())
-    rank_sum = float(mean_ranks[inverse][positive].sum())
+    rank_sum = float(_mean_ranks(values)[positive].sum())
     return (rank_sum - n * (n + 1) / 2) / (n * (len(values) - n))
+
+
+def pearson(scores: Sequence[float], labels: Sequence[float]) -> float | None:
+    """Pearson's correlation.
+
+    >>> pearson([1, 2, 3], [2, 4, 6.0])
+    1.0
+
+    Returns:
+        None where one side does not vary.
+    """
+    x, y = (np.asarray(side, dtype=np.float64) for side in (scores, labels))
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
+
+
+def spearman(scores: Sequence[float], labels: Sequence[float]) -> float | None:
+    """Spearman's correlation of ranks, ties sharing their mean rank: what model cards report of a cosine.
+
+    >>> spearman([0.1, 0.2, 0.9], [0, 1, 5])
+    1.0
+    """
+    return pearson(*(_mean_ranks(np.asarray(side, dtype=np.float64)).tolist() for side in (scores, labels)))
+
+
+def average_precision(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Area under the precision-recall curve as a sum of steps, equal scores making one step.
+
+    >>> average_precision([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    0.8333333333333333
+
+    Returns:
+        None without positives.
+    """
+    precision, recall, _ = _precision_recall(scores, labels)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision)) if len(recall) else None
+
+
+def best_f1(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float, float] | None:
+    """(F1, threshold): the best F1 that any threshold reaches, and the highest such threshold.
+
+    A pair counts as matching where its score is the threshold or above.
+
+    >>> best_f1([0.9, 0.8, 0.7, 0.6], [True, True, False, False])
+    (1.0, 0.8)
+    """
+    precision, recall, thresholds = _precision_recall(scores, labels)
+    if not len(recall):
+        return None
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    best = int(f1.argmax())
+    return float(f1[best]), float(thresholds[best])
+
+
+def confidence_interval(
+    statistic: Callable[[npt.NDArray[np.int64]], float | None], n: int, *, samples: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """The middle 95% of a statistic over bootstrap samples (the percentile method; Efron and Tibshirani 1993).
+
+    Args:
+        statistic: its value for the cases of these indices, which may repeat; None where it has none.
+        n: how many cases there are.
+        samples: how many times n of them are drawn.
+        seed: of the drawing.
+
+    Returns:
+        (low, high), or None where the statistic has no value.
+    """
+    if n == 0:
+        return None
+    generator = np.random.default_rng(seed)
+    drawn = (statistic(generator.integers(0, n, n)) for _ in range(samples))
+    values = [value for value in drawn if value is not None]
+    if not values:
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _mean_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _precision_recall(
+    scores: Sequence[float], labels: Sequence[bool]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(precision, recall, threshold) at each different score, from the highest down; empty without positives."""
+    values = np.asarray(scores, dtype=np.float64)
+    positive = np.asarray(labels, dtype=bool)
+    if not positive.any():
+        return (np.empty(0),) * 3
+    order = np.argsort(-values, kind="stable")
+    values, hits = values[order], np.cumsum(positive[order])
+    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # the last of each run of equal scores
+    return hits[last] / (last + 1), hits[last] / hits[-1], values[last]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 Decision = Literal["answer", "suggest", "none"]
@@ -486,3 +487,53 @@ class Status:
     def ok(self) -> bool:
         """Whether no corpus has a problem."""
         return not any(corpus.problems for corpus in self.corpora)
+
+
+EncoderPlace = Literal["embedded", "downloaded", "folder", "incomplete", "unusable", "missing"]
+"""embedded: ships with the package; downloaded: in the Hugging Face cache; incomplete: files of it are missing there;
+unusable: of a kind that cannot be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """A checkpoint that the registry knows, or that a corpus uses."""
+
+    name: str
+    """The reference that `corpus set --encoder` takes."""
+    source: str
+    """owner/name on the Hugging Face hub; "ours" ships with the package, "own" is a folder."""
+    role: str
+    parameters: int | None
+    dim: int | None
+    where: EncoderPlace
+    folder: Path | None
+    licence: str
+    corpora: tuple[str, ...]
+    """The corpora that use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderCheck:
+    """What checking a checkpoint found."""
+
+    name: str
+    folder: Path
+    layers: int
+    dim: int
+    vocabulary: int
+    parameters: int
+    pooling: str
+    max_length: int
+    query_prefix: str
+    stored_prefix: str
+    fingerprint: str
+    converted: bool
+    """Whether this check converted pickled weights to safetensors."""
+    sentences: tuple[str, str]
+    """The two sentences of the model card."""
+    norms: tuple[float, ...]
+    """Lengths of their embeddings; 1 each."""
+    similarity: float
+    """Their cosine."""
+    notes: tuple[str, ...]
+    """What a person should know; empty if all is as published."""

@@ -16,8 +16,12 @@ from typing import Any, get_args
 
 import typer
 
+from faqsearch import benchmark, measure
+from faqsearch.measure import Figure, Gap, PairScores, RetrievalScores, Speed
 from faqsearch.model import (
     Change,
+    EncoderCheck,
+    EncoderInfo,
     Entry,
     EntryDraft,
     Feedback,
@@ -75,11 +79,16 @@ def print_fields(fields: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{name + ':':<18} {value}")
 
 
-def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Rows in columns."""
+def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]], markdown: bool = False) -> None:
+    """Rows in columns, or as a Markdown table."""
     from rich.cells import cell_len  # Chinese characters are two columns wide
 
     table = [tuple(map(str, row)) for row in (header, *rows)]
+    if markdown:
+        table.insert(1, ("---",) * len(header))
+        for row in table:
+            typer.echo("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        return
     widths = [max(cell_len(row[column]) for row in table) for column in range(len(header))]
     for row in table:
         cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
@@ -179,6 +188,139 @@ def print_status(report: Status) -> None:
     for corpus in report.corpora:
         for problem in corpus.problems:
             error(f"{corpus.name}: {problem}")
+
+
+def print_encoders(infos: Sequence[EncoderInfo]) -> None:
+    """The encoders that there are."""
+    print_table(
+        ("name", "role", "parameters", "dim", "where", "licence", "corpora", "checkpoint"),
+        [
+            (i.name, i.role or "-", _millions(i.parameters), i.dim or "-", i.where, i.licence or "-",
+             ", ".join(i.corpora) or "-", i.source)
+            for i in infos
+        ],
+    )  # fmt: skip
+
+
+def print_encoder_check(check: EncoderCheck) -> None:
+    """What checking an encoder found."""
+    print_fields(
+        {
+            "name": check.name,
+            "folder": check.folder,
+            "shape": f"{check.layers} layers, hidden {check.dim}, vocabulary {check.vocabulary:,}",
+            "parameters": f"{check.parameters:,}",
+            "pooling": f"{check.pooling}, at most {check.max_length} tokens",
+            **({"query prefix": repr(check.query_prefix)} if check.query_prefix else {}),
+            **({"stored prefix": repr(check.stored_prefix)} if check.stored_prefix else {}),
+            "weights": "converted to safetensors now" if check.converted else "as they were",
+            "sentences": " / ".join(check.sentences),
+            "norms": ", ".join(f"{norm:.4f}" for norm in check.norms),
+            "similarity": f"{check.similarity:.4f}",
+        },
+        as_json=False,
+    )
+
+
+def print_pair_scores(scores: Sequence[PairScores], markdown: bool) -> None:
+    """Spearman by encoder and set, as model cards print it; then every figure."""
+    encoders, sets = (list(dict.fromkeys(names)) for names in ([s.encoder for s in scores], [s.set for s in scores]))
+    found = {(score.encoder, score.set): score.spearman for score in scores}
+    rows = []
+    for encoder in encoders:
+        row = [found[encoder, name] for name in sets]
+        known = [value for value in row if value is not None]
+        average = sum(known) / len(known) if len(known) == len(row) else None
+        rows.append((encoder, *map(_percent, (*row, average))))
+    typer.echo("Spearman ×100\n")
+    print_table(("encoder", *sets, "average"), rows, markdown)
+    typer.echo("")
+    print_table(
+        ("encoder", "set", "pairs", "matching", "spearman", "pearson", "auc", "average precision", "best F1", "from"),
+        [
+            (s.encoder, s.set, s.pairs, s.matching if s.matching is not None else "graded", _percent(s.spearman),
+             _percent(s.pearson), _percent(s.auc), _percent(s.average_precision), _percent(s.best_f1),
+             "-" if s.threshold is None else f"{s.threshold:.3f}")
+            for s in scores
+        ],
+        markdown,
+    )  # fmt: skip
+
+
+def print_retrieval_scores(scores: Sequence[RetrievalScores], markdown: bool) -> None:
+    """Retrieval by encoder, each figure with its interval."""
+    first = scores[0]
+    typer.echo(f"{first.queries} queries, {first.answerable} of them answerable; {first.stored} stored questions\n")
+    names = ("accuracy_at_1", "accuracy_at_5", "accuracy_at_10", "mrr_at_10", "recall_at_10", "auc")
+    print_table(
+        ("encoder", *(name.replace("_at_", "@") for name in names)),
+        [(score.encoder, *(_figure(getattr(score, name)) for name in names)) for score in scores],
+        markdown,
+    )
+
+
+def print_speeds(speeds: Sequence[Speed], gaps: Sequence[Gap], markdown: bool) -> None:
+    """Speed by encoder, and beside it what the model cards publish; for two encoders the cards' own table."""
+    rows: list[tuple[Any, ...]] = [
+        (s.encoder, s.device, f"{s.batch_size} (fastest)" if s.best else s.batch_size, _millions(s.parameters),
+         f"{s.seconds:.1f} s", f"{1000 * s.latency:.1f} ms", f"{s.throughput:,.0f}/s")
+        for s in speeds
+    ]  # fmt: skip
+    rows += [
+        (f"{name}, published", "V100", measure.CARD_BATCH_SIZE, _millions(p.parameters), f"{p.seconds:.0f} s",
+         f"{1000 * p.latency:.0f} ms", f"{p.throughput:,.0f}/s")
+        for name, p in benchmark.PUBLISHED_SPEED.items()
+    ]  # fmt: skip
+    typer.echo(f"{speeds[0].sentences:,} sentences; published: {measure.CARD_SENTENCES:,}\n")
+    print_table(("encoder", "device", "batch", "parameters", "cost", "latency", "throughput"), rows, markdown)
+    for gap in gaps:
+        t, s = gap.teacher, gap.student
+        typer.echo(f"\n{t.device}, batch {t.batch_size}" + (f" and {s.batch_size} (fastest)" if t.best else "") + "\n")
+        print_table(
+            ("", f"teacher: {t.encoder}", f"student: {s.encoder}", "gap"),
+            [
+                ("model", f"{t.layers} layers ({_millions(t.parameters)})",
+                 f"{s.layers} layers ({_millions(s.parameters)})", f"{gap.size:.2f}x"),
+                ("cost", f"{t.seconds:.1f} s", f"{s.seconds:.1f} s", f"{100 * gap.cost:+.0f}%"),
+                ("latency", f"{1000 * t.latency:.1f} ms", f"{1000 * s.latency:.1f} ms", f"{100 * gap.latency:+.0f}%"),
+                ("throughput", f"{t.throughput:,.0f}/s", f"{s.throughput:,.0f}/s", f"{gap.throughput:.1f}x"),
+            ],
+            markdown,
+        )  # fmt: skip
+
+
+def gap_fields(gap: Gap) -> dict[str, Any]:
+    """A comparison of teacher and student as it is printed."""
+    return {
+        "teacher": gap.teacher.encoder,
+        "student": gap.student.encoder,
+        "device": gap.teacher.device,
+        "best": gap.teacher.best,
+        **{name: getattr(gap, name) for name in ("size", "cost", "latency", "throughput")},
+    }
+
+
+def print_benchmark(rows: dict[str, dict[str, float | None]], markdown: bool) -> None:
+    """Our figures, and those of the model cards."""
+    columns = benchmark.COLUMNS
+    ours = [(f"{name}, measured", *(_percent(row.get(column)) for column in columns), _percent(benchmark.average(row)))
+            for name, row in rows.items()]  # fmt: skip
+    theirs = [(f"{name}, published", *(f"{figure:.2f}" for figure in row), f"{benchmark.PUBLISHED_AVERAGE[name]:.2f}")
+              for name, row in benchmark.PUBLISHED.items()]  # fmt: skip
+    typer.echo("Spearman ×100\n")
+    print_table(("encoder", *columns, "average"), ours + theirs, markdown)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _figure(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{100 * figure.value:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+
+
+def _millions(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f}M" if count < 20e6 else f"{count / 1e6:.0f}M"
 
 
 def age(seconds: float | None) -> str:

@@ -150,7 +150,7 @@ class Searcher:
         for query in queries:
             by_text.setdefault(normalise(query.query), []).append(query)
         texts = sorted(by_text, key=lambda text: -len(by_text[text]))  # stable: equally frequent ones stay newest first
-        vectors = self._state(corpus).encoder.encode(texts)
+        vectors = self._state(corpus).encoder.encode(texts, query=True)
         leaders = np.empty_like(vectors)  # (n, dim); one row for each group so far
         groups: list[list[LoggedQuery]] = []
         for vector, text in zip(vectors, texts, strict=True):
@@ -173,7 +173,7 @@ class Searcher:
         """Search for a handful of queries at once."""
         started = time.perf_counter()
         folded = [normalise(query) for query in queries]
-        vectors = state.encoder.encode(folded)
+        vectors = state.encoder.encode(folded, query=True)
         encoded = time.perf_counter()
         exact = self._store.exact(corpus.id, folded)
         fetch_seconds = time.perf_counter() - encoded

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from faqsearch import evaluate, registry, tables
+from faqsearch import evaluate, measure, registry, tables
 from faqsearch.errors import (
     CorpusNotFoundError,
     EncoderError,
@@ -33,6 +33,7 @@ from faqsearch.errors import (
     StoreError,
     TableError,
 )
+from faqsearch.measure import Retrieval, RetrievalScores
 from faqsearch.model import (
     LABEL_LIMIT,
     Change,
@@ -40,12 +41,14 @@ from faqsearch.model import (
     CorpusCounts,
     CorpusStatus,
     Decision,
+    EncoderInfo,
     Entry,
     EntryDraft,
     EntryPage,
     EntryState,
     Feedback,
     Hit,
+    HitTest,
     HitTestReport,
     ImportMode,
     ImportReport,
@@ -267,6 +270,10 @@ class FaqSearch:
         ref = registry.normal_ref(ref)
         self._encoders.fingerprint(ref)
         return ref
+
+    def encoders(self) -> list[EncoderInfo]:
+        """The encoders that the registry knows and those that corpora use, with where each lies."""
+        return registry.encoders([(corpus.name, corpus.encoder) for corpus in self._store.corpora()])
 
     # --- entries
 
@@ -827,11 +834,7 @@ class FaqSearch:
         """
         tests = tables.read_hit_tests(path)
         found = self._store.corpus(corpus)
-        expected = self._store.entry_ids(found.id, [test.expected for test in tests if test.expected])
-        if unknown := [test for test in tests if test.expected and test.expected not in expected]:
-            named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
-            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-            raise TableError(f"{path}: corpus {corpus!r} has no entries {named}{more}; expected keys of its entries")
+        expected = self._expected(path, found, tests)
         queries = [test.query for test in tests]
         results = self.search_many(queries, corpus=corpus, k=10, log=False, progress=progress)
         ranks: list[int | None] = []
@@ -877,6 +880,43 @@ class FaqSearch:
             scored=tuple(scored),
             **tally,
         )
+
+    def retrieval(self, path: str | Path, *, corpus: str) -> Retrieval:
+        """A table of hit tests and a corpus's live questions, for measuring any encoder on them.
+
+        Raises:
+            TableError: no such table, or a key that the corpus does not have.
+        """
+        tests = tables.read_hit_tests(path)
+        found = self._store.corpus(corpus)
+        keys = self._expected(path, found, tests)
+        live = self._store.live(found.id, [question_id for question_id, _ in self._store.pending(found.id, 0)])
+        return measure.retrieval_from_tests(
+            [(test.query, keys[test.expected] if test.expected else None) for test in tests],
+            [(live[question_id].text, live[question_id].entry_id) for question_id in sorted(live)],
+        )
+
+    def evaluate_retrieval(self, path: str | Path, *, corpus: str, progress: Progress | None = None) -> RetrievalScores:
+        """Measure how a corpus, as it is in service, finds what a table of hit tests asks for.
+
+        Raises:
+            TableError: no such table, or a key that the corpus does not have.
+        """
+        task = self.retrieval(path, corpus=corpus)
+        results = self.search_many(task.queries, corpus=corpus, k=measure.DEPTH, log=False, progress=progress)
+        hits = [[(hit.entry_id, hit.score) for hit in result.hits] for result in results]
+        return measure.summarise(self._store.corpus(corpus).encoder, task.expected, hits, len(task.stored))
+
+    def _expected(self, path: str | Path, corpus: Corpus, tests: Sequence[HitTest]) -> dict[str, int]:
+        """Entry ids by the keys that hit tests name."""
+        expected = self._store.entry_ids(corpus.id, [test.expected for test in tests if test.expected])
+        if unknown := [test for test in tests if test.expected and test.expected not in expected]:
+            named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
+            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+            raise TableError(
+                f"{path}: corpus {corpus.name!r} has no entries {named}{more}; expected keys of its entries"
+            )
+        return expected
 
     def status(self) -> Status:
         """The health report: quick, without loading encoders or reading index files whole (`verify_index` does)."""

@@ -99,7 +99,7 @@ def read(faq: FaqSearch) -> None:
 class HoldingEncoder(FakeEncoder):
     """Stops in the middle of a rebuild until a line comes in."""
 
-    def encode(self, texts: Any, *, progress: Progress | None = None) -> Any:
+    def encode(self, texts: Any, *, query: bool = False, progress: Progress | None = None) -> Any:
         say("encoding")
         sys.stdin.readline()
         return super().encode(texts, progress=progress)

@@ -26,7 +26,9 @@ class FakeEncoder:
         """Every text that was encoded, in order, for tests that count."""
         self._placed: dict[str, npt.NDArray[np.float32]] = {}
 
-    def encode(self, texts: Sequence[str], *, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, progress: Progress | None = None
+    ) -> npt.NDArray[np.float32]:
         self.encoded += texts
         if progress:
             progress("encoding", len(texts), len(texts))
