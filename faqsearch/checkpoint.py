@@ -61,7 +61,7 @@ def fingerprint(path: Path) -> str:
     Raises:
         DamagedCheckpointError: a file cannot be read.
     """
-    folders = (path, *(folder for folder in path.glob("[0-9]*_*") if folder.is_dir()))  # such as 1_Pooling
+    folders = {path, *path.glob("[0-9]*_*"), *(path / name for name in _module_folders(path))}  # such as 1_Pooling
     files = {file for folder in folders for kind in _FINGERPRINTED for file in folder.glob(kind) if file.is_file()}
     for note in [file for file in files if file.name == CONVERSION]:
         files -= {note, note.parent / SAFE}
@@ -71,16 +71,30 @@ def fingerprint(path: Path) -> str:
         raise DamagedCheckpointError(f"checkpoint {path} cannot be read: {exc.strerror}") from exc
 
 
+def _module_folders(path: Path) -> list[str]:
+    """The folders that modules.json names, as far as it can be read."""
+    try:
+        listed = _read_json(path / "modules.json")
+    except EncoderError:
+        return []
+    modules = listed if isinstance(listed, list) else []
+    return [str(module["path"]) for module in modules if isinstance(module, dict) and module.get("path")]
+
+
 def note_conversion(folder: Path, safetensors: Path) -> None:
     """Note that these safetensors, about to be put in place, are the folder's pickled weights converted."""
     files = {PICKLED: folder / PICKLED, SAFE: safetensors}
     sums = {name: _sha256(file, *_state(file)) for name, file in files.items()}
-    (folder / CONVERSION).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    note = folder / CONVERSION
+    note.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    note.chmod((folder / PICKLED).stat().st_mode & 0o777)
 
 
 def _check_conversion(folder: Path) -> None:
     """Refuse converted weights that are no longer what was made from the pickled ones as they are now."""
     noted = _read_object(folder / CONVERSION)
+    if not (folder / PICKLED).is_file():
+        raise DamagedCheckpointError(f"checkpoint {folder} has no {PICKLED}, from which its {SAFE} was converted")
     try:
         true = all(_sha256(folder / name, *_state(folder / name)) == noted.get(name) for name in (PICKLED, SAFE))
     except OSError:
@@ -163,8 +177,11 @@ def check_files(path: Path) -> None:
     weights = found["weights"]
     assert weights is not None  # as told above
     if weights.name.endswith(".index.json"):
-        parts = set((_read_object(weights).get("weight_map") or {}).values())
-        if missing := sorted(part for part in parts if not (path / str(part)).is_file()):
+        listed = _read_object(weights).get("weight_map")
+        parts = set(map(str, listed.values())) if isinstance(listed, dict) else set()
+        if not parts:
+            raise DamagedCheckpointError(f"{weights} names no files of weights")
+        if missing := sorted(part for part in parts if not (path / part).is_file()):
             raise DamagedCheckpointError(f"checkpoint {path} has no {', '.join(missing[:3])}")
         return
     with weights.open("rb") as handle:
@@ -181,18 +198,18 @@ def read_modules(path: Path) -> Modules:
         DamagedCheckpointError: a file is missing or damaged.
         EncoderError: modules that are not supported.
     """
-    listed = _read_json(path / "modules.json")
-    if not isinstance(listed or [], list) or not all(isinstance(module, dict) for module in listed or []):
+    listed = _read_json(path / "modules.json") if (path / "modules.json").is_file() else [{"type": "Transformer"}]
+    if not isinstance(listed, list) or not listed or not all(isinstance(module, dict) for module in listed):
         raise DamagedCheckpointError(f"{path / 'modules.json'} is no list of modules")
     transformer, pooling = path, path / "1_Pooling" / "config.json"
-    for module in listed or []:
+    for module in listed:
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         if kind == "Transformer":
             transformer = path / str(module.get("path") or "")
         elif kind == "Pooling":
             pooling = path / str(module.get("path", "1_Pooling")) / "config.json"
             if not pooling.is_file():
-                raise DamagedCheckpointError(f"checkpoint {path} has no {pooling.relative_to(path)}")
+                raise DamagedCheckpointError(f"checkpoint {path} has no {module.get('path')}/config.json")
         elif kind != "Normalize":
             raise EncoderError(f"checkpoint {path} has a {kind!r} module; only Transformer, Pooling and Normalize work")
     settings = _read_object(transformer / "sentence_bert_config.json")
@@ -211,23 +228,27 @@ def read_modules(path: Path) -> Modules:
 
 
 def _read_prompts(path: Path) -> tuple[str, str]:
-    """(query prefix, stored prefix), by the names that sentence-transformers looks for."""
+    """(query prefix, stored prefix), by the names that sentence-transformers looks for; else its default for both."""
     file = path / "config_sentence_transformers.json"
     settings = _read_object(file)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise DamagedCheckpointError(f"{file}: prompts are no texts by name")
-    default = str(prompts.get(settings.get("default_prompt_name") or "", ""))
-    query = str(prompts.get("query", default))
-    stored = next((str(prompts[name]) for name in ("document", "passage", "corpus") if name in prompts), default)
-    return query, stored
+    query, *stored = (prompts.get(name) for name in ("query", "document", "passage", "corpus"))
+    if query is None and not any(prompt is not None for prompt in stored):
+        default = settings.get("default_prompt_name")
+        if default is not None and not (isinstance(default, str) and default in prompts):
+            raise DamagedCheckpointError(f"{file}: default_prompt_name is {default!r}, which no prompt has")
+        query = prompts.get(default, "")
+        stored = [query]
+    return query or "", next((prompt for prompt in stored if prompt), "")
 
 
 def _read_pooling(path: Path) -> Pooling:
     config = _read_object(path)
     modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
-    if isinstance(config.get("pooling_mode"), str):  # the newer form of the file
-        modes.append(config["pooling_mode"])
+    newer = config.get("pooling_mode")  # one name, or a list of them
+    modes += newer if isinstance(newer, list) else [newer] if newer else []
     known: dict[str, Pooling] = {
         "pooling_mode_mean_tokens": "mean",
         "pooling_mode_cls_token": "cls",
@@ -238,9 +259,11 @@ def _read_pooling(path: Path) -> Pooling:
     }
     if not modes:
         return "mean"
-    if len(modes) > 1 or modes[0] not in known:
-        raise EncoderError(f"{path} asks for pooling {', '.join(modes)}; supported is one of mean, cls and max")
-    return known[modes[0]]
+    if len(modes) > 1 or str(modes[0]) not in known:
+        raise EncoderError(
+            f"{path} asks for pooling {', '.join(map(str, modes))}; supported is one of mean, cls and max"
+        )
+    return known[str(modes[0])]
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def evaluate_pairs(
     """
     if plot:
         plots.check_plot(plot)
+    files = list(dict.fromkeys(files))
     sets = [read_pairs(file, name) for file, name in zip(files, _names(files), strict=True)]
     scores = []
     with printing.progress() as progress:
@@ -248,8 +249,9 @@ def evaluate_benchmark(
         typer.Option(metavar="DIR", help="Folder of csts_dev.tsv, lcqmc.tsv …, instead of the hub's public copies."),
     ] = None,
     part: Annotated[
-        Literal["dev", "test"], typer.Option(help="Of the hub's copies: dev, on which the cards report, or test.")
-    ] = "dev",
+        Literal["dev", "test"] | None,
+        typer.Option(help="Of the hub's copies: dev, on which the cards report, or test.  [default: dev]"),
+    ] = None,
     markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
@@ -258,22 +260,23 @@ def evaluate_benchmark(
     The data are downloaded from the Hugging Face hub once (the extra `evaluate`), or read from --data DIR; a
     column without a file stays empty.
     """
+    if data and part:
+        raise typer.BadParameter("--part is of the hub's copies; it does not go with --data")
+    _refs(encoders)  # what is missing is told before anything is downloaded
     with printing.progress() as progress:
-        sets, notes = benchmark.from_folder(data) if data else benchmark.from_hub(part, progress)
+        sets, notes = benchmark.from_folder(data) if data else benchmark.from_hub(part or "dev", progress)
         rows: dict[str, dict[str, float | None]] = {}
         for name, encoder in _each(encoders):
             rows[name] = {
                 column: measure.score_pairs(name, encoder, pairs, _named(progress, column)).spearman
                 for column, pairs in sets.items()
             }
-            if not data and part == "dev" and (seen := benchmark.TRAINED_ON_DEV.get(name)):
+            if not data and part != "test" and (seen := benchmark.TRAINED_ON_DEV.get(name)):
                 notes.append(
                     f"{name} was trained on parts of these sets: {', '.join(seen)}; --part test is fair to all"
                 )
     if as_json:
-        published = {name: dict(zip(benchmark.COLUMNS, row, strict=True)) for name, row in benchmark.PUBLISHED.items()}
-        measured = {name: {**row, "average": benchmark.average(row)} for name, row in rows.items()}
-        printing.print_json({"measured": measured, "published": published, "notes": notes})
+        printing.print_json({"unit": "Spearman x 100", **printing.benchmark_fields(rows), "notes": notes})
     else:
         printing.print_benchmark(rows, markdown)
         for text in notes:
@@ -289,12 +292,17 @@ def _settings() -> Settings:
 
 def _each(names: Sequence[str] | None, device: str | None = None) -> Iterator[tuple[str, TransformerEncoder]]:
     """(name, encoder) of each, loaded one after the other once all are found to be there."""
+    settings = _settings()
+    for ref in _refs(names):
+        yield ref, registry.load_encoder(ref, device=device or settings.device, batch_size=settings.batch_size)
+
+
+def _refs(names: Sequence[str] | None) -> list[str]:
+    """The encoders to measure, all of which are there."""
     refs = list(dict.fromkeys(names or [registry.DEFAULT_ENCODER]))
     for ref in refs:
         registry.require(ref)
-    settings = _settings()
-    for ref in refs:
-        yield ref, registry.load_encoder(ref, device=device or settings.device, batch_size=settings.batch_size)
+    return refs
 
 
 def _devices(device: str) -> list[str]:
@@ -313,9 +321,13 @@ def _sentences(file: Path | None, count: int) -> list[str]:
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """What the sets are called: the files' names, with their folders' where two are called the same."""
-    stems = [file.stem for file in files]
-    return [f"{file.absolute().parent.name}/{file.stem}" if stems.count(file.stem) > 1 else file.stem for file in files]
+    """What the sets are called: the files' names, with as much of their folders' as tells them apart."""
+    paths = [file.absolute() for file in files]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.with_suffix("").parts[-depth:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    return [str(path) for path in paths]
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:

@@ -7,6 +7,7 @@ decision (`text.normalise`). It does not know corpora, indexes or thresholds.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from tokenizers import normalizers
 
 from faqsearch.checkpoint import (
     CONVERSION,
@@ -37,6 +39,7 @@ Embeddings = npt.NDArray[np.float32]
 
 DEFAULT_BATCH_SIZE = 32
 _TOKENISED_AT_ONCE = 16_384
+_OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
 _loading = threading.Lock()  # transformers' verbosity is one for the whole process
 
 
@@ -91,12 +94,23 @@ class TransformerEncoder:
             with _load_quietly(self.path):
                 self._tokenizer = _load_tokenizer(modules.transformer)
                 self._model = _load_model(modules.transformer).to(self.device)
+                pieces = [
+                    *self._tokenizer.get_vocab().values(),
+                    *self._tokenizer.encode("\ue000").ids,
+                ]  # of an unknown character, too
+            if max(pieces) >= self.vocabulary:
+                raise DamagedCheckpointError(
+                    f"checkpoint {self.path} does not fit its config.json: its tokenizer has piece {max(pieces)}, its"
+                    f" weights end at {self.vocabulary - 1}"
+                )
         self.pooling, self.max_length = modules.pooling, modules.max_length
         self.query_prefix, self.stored_prefix = prefixes or (modules.query_prefix, modules.stored_prefix)
-        self._lower = modules.lower
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if isinstance(limit, int):
             self.max_length = min(self.max_length, limit)
+        if modules.lower:
+            parts = [normalizers.Lowercase(), *filter(None, [self._tokenizer.normalizer])]
+            self._tokenizer.normalizer = normalizers.Sequence(parts)
         # Set once and never again: a fast tokenizer must not be changed while another thread uses it.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()
@@ -144,8 +158,6 @@ class TransformerEncoder:
         done = 0
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):
             chunk = [prefix + text for text in texts[start : start + _TOKENISED_AT_ONCE]]
-            if self._lower:
-                chunk = [text.lower() for text in chunk]
             tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(chunk)]
             order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]), reverse=True)
             for first in range(0, len(order), self.batch_size):
@@ -212,8 +224,9 @@ def convert(path: Path) -> bool:
 def unconvert(path: Path) -> None:
     """Take converted weights away again; the pickled ones are still there."""
     folder = read_modules(path).transformer
-    for name in (SAFE, CONVERSION):
-        (folder / name).unlink(missing_ok=True)
+    if (folder / CONVERSION).exists():
+        for name in (SAFE, CONVERSION):
+            (folder / name).unlink(missing_ok=True)
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -294,6 +307,11 @@ def _load_model(path: Path) -> Any:  # noqa: ANN401 - a transformers model, unty
         names = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:3])
         raise DamagedCheckpointError(
             f"checkpoint {path} does not fit its config.json: {names} missing or of another shape"
+        )
+    # Else a stack that is cut short would pass for the whole one.
+    if extra := sorted(name for name in info["unexpected_keys"] if _OF_A_LAYER.search(name)):
+        raise DamagedCheckpointError(
+            f"checkpoint {path} does not fit its config.json: {extra[0]} is of a layer too many"
         )
     model.eval()
     return model

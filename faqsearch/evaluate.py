@@ -110,8 +110,11 @@ def average_precision(scores: Sequence[float], labels: Sequence[bool]) -> float 
     Returns:
         None without positives.
     """
-    precision, recall, _ = _precision_recall(scores, labels)
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision)) if len(recall) else None
+    hits, taken, _ = _cumulative(scores, labels)
+    if not len(hits):
+        return None
+    recall = hits / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * hits / taken))
 
 
 def best_f1(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float, float] | None:
@@ -121,12 +124,14 @@ def best_f1(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float, flo
 
     >>> best_f1([0.9, 0.8, 0.7, 0.6], [True, True, False, False])
     (1.0, 0.8)
+
+    Returns:
+        None without positives.
     """
-    precision, recall, thresholds = _precision_recall(scores, labels)
-    if not len(recall):
+    hits, taken, thresholds = _cumulative(scores, labels)
+    if not len(hits):
         return None
-    total = precision + recall
-    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    f1 = 2 * hits / (taken + hits[-1])
     best = int(f1.argmax())
     return float(f1[best]), float(thresholds[best])
 
@@ -163,15 +168,15 @@ def _mean_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return ranks
 
 
-def _precision_recall(
+def _cumulative(
     scores: Sequence[float], labels: Sequence[bool]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(precision, recall, threshold) at each different score, from the highest down; empty without positives."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(positives, cases, score) with at least each different score, from the highest down; empty without positives."""
     values = np.asarray(scores, dtype=np.float64)
     positive = np.asarray(labels, dtype=bool)
     if not positive.any():
-        return (np.empty(0),) * 3
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     order = np.argsort(-values, kind="stable")
     values, hits = values[order], np.cumsum(positive[order])
     last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # the last of each run of equal scores
-    return hits[last] / (last + 1), hits[last] / hits[-1], values[last]
+    return hits[last], last + 1, values[last]

@@ -43,7 +43,11 @@ def cached(name: str, revision: str | None = None) -> Path | None:
 
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError):
+    except LocalEntryNotFoundError as exc:
+        # It knows the repository's whole list of files, and names the folder that lacks those left out on purpose.
+        found = getattr(exc, "snapshot_path", None)
+        return Path(found) if found else None
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
         return None
 
 
@@ -70,8 +74,10 @@ def pull(name: str, revision: str | None = None, *, bars: bool = False) -> Path:
         EncoderError: nobody can be reached, there is no such repository, or the disk is full.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what goes wrong is told in one line
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(f"HF_HUB_OFFLINE is set, so {name} is not downloaded; unset it and run the command again")
     try:
@@ -112,14 +118,17 @@ def _check_space(name: str, size: int) -> None:
 
 
 def _whole(file: Path, described: RepoSibling) -> bool:
-    """Whether a file has the size, and where the hub names one the checksum, that it should have."""
-    if described.size is not None and file.stat().st_size != described.size:
+    """Whether a file has the size and the checksum that the hub names: Git's own, or SHA-256 of large files."""
+    size = file.stat().st_size
+    if described.size is not None and size != described.size:
         return False
-    expected = described.lfs.sha256 if described.lfs else None
-    if expected is None:
+    if described.lfs:
+        digest, expected = hashlib.sha256(), described.lfs.sha256
+    elif described.blob_id:
+        digest, expected = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), described.blob_id
+    else:
         return True
     with file.open("rb") as handle:
-        digest = hashlib.sha256()
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest() == expected
@@ -143,10 +152,10 @@ def _why(name: str, revision: str | None, exc: Exception) -> str:
         return f"{name} has no revision {revision!r}; see its page for its commits, or name none"
     if isinstance(exc, RepositoryNotFoundError):
         return f"{constants.ENDPOINT} has no model {name}, or not for you; check the name, or set HF_TOKEN"
-    detail = " ".join(str(exc).split())[:160] or type(exc).__name__
+    detail = next(filter(None, map(str.strip, str(exc).splitlines())), type(exc).__name__)[:200]
     if isinstance(exc, OSError) and exc.filename:
         return f"{exc.filename}: {exc.strerror}; make room or set HF_HOME, and pull again"
     return (
         f"{name} cannot be downloaded from {constants.ENDPOINT} ({detail}); check the network, or name a mirror in"
-        " HF_ENDPOINT, and pull again: what has arrived is kept"
+        " HF_ENDPOINT, and pull again: files that have arrived are kept"
     )

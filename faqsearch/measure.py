@@ -63,7 +63,7 @@ def score_pairs(name: str, encoder: Encoder, pairs: Pairs, progress: Progress | 
     vectors = encoder.encode(texts, progress=progress)
     row = {text: index for index, text in enumerate(texts)}
     left, right = (vectors[[row[text] for text in side]] for side in (pairs.left, pairs.right))
-    cosines = np.einsum("nd,nd->n", left, right).astype(np.float64).tolist()
+    cosines = np.clip(np.einsum("nd,nd->n", left, right).astype(np.float64), -1.0, 1.0).tolist()
     matching = [label == 1 for label in pairs.labels] if pairs.binary else None
     f1 = evaluate.best_f1(cosines, matching) if matching else None
     return PairScores(
@@ -206,11 +206,12 @@ def retrieval_from_tables(tests: str | Path, stored: str | Path) -> Retrieval:
         for number, draft in enumerate(reader):
             if isinstance(draft, RowError):
                 rejected.append(f"line {draft.line}: {draft.reason}")
-            elif draft.enabled:
+            else:
                 numbers.setdefault(draft.question, number)
                 if draft.key:
                     numbers[draft.key] = number
-                questions += [(text, number) for text in (draft.question, *draft.similar)]
+                if draft.enabled:
+                    questions += [(text, number) for text in (draft.question, *draft.similar)]
     if rejected:
         raise TableError(
             f"{stored} has {len(rejected)} rows that cannot be taken, {'; '.join(rejected[:5])}; mend them"
@@ -227,37 +228,49 @@ def retrieval_from_tables(tests: str | Path, stored: str | Path) -> Retrieval:
 def retrieval_from_pairs(pairs: Pairs, *, seed: int = 0) -> Retrieval:
     """Make a retrieval of labelled pairs: a positive pair becomes a query and the stored question it should find.
 
-    A text is either a query or stored, never both. Stored questions that share a query are one entry. Every other
-    text is stored as well, as an entry of its own: so a query meets its hard negatives. Half of the entries that
-    queries should find, drawn by the seed, are left out: their queries are the ones without an answer.
+    Texts that positive pairs join, one after the other, are one entry. Of such an entry those that only ever stand on
+    the left are the queries, the others are stored. Every other text is stored as well, as an entry of its own: so a
+    query meets its hard negatives. Half of the entries that queries should find, drawn by the seed, are left out:
+    their queries are the ones without an answer.
 
     Raises:
         TableError: no pair is labelled as matching.
     """
     top = max(pairs.labels)
-    entry_of: dict[str, int] = {}  # of stored texts
-    wanted: dict[str, int] = {}  # of queries
+    joined: dict[str, str] = {}  # text → another of its entry; the last of the chain stands for the entry
+
+    def entry(text: str) -> str:
+        while joined[text] != text:
+            joined[text] = joined[joined[text]]
+            text = joined[text]
+        return text
+
+    texts = dict.fromkeys((*pairs.left, *pairs.right))
+    joined.update((text, text) for text in texts)
+    on_the_right: set[str] = set()
     for left, right, label in zip(pairs.left, pairs.right, pairs.labels, strict=True):
-        if label != top or top <= 0 or left == right or left in entry_of or right in wanted:
-            continue
-        one, other = wanted.get(left), entry_of.get(right)
-        entry = one if one is not None else other if other is not None else len(entry_of)
-        wanted[left] = entry_of[right] = entry
-        if one is not None and other is not None and one != other:  # the pair shows that two entries are one
-            for texts in (wanted, entry_of):
-                texts.update({text: one for text, number in texts.items() if number == other})
-    if not wanted:
+        if label == top > 0 and left != right:
+            joined[entry(left)] = entry(right)
+            on_the_right.add(right)
+    members: dict[str, list[str]] = {}
+    for text in texts:
+        members.setdefault(entry(text), []).append(text)
+    asked = {name: of_entry for name, of_entry in members.items() if len(of_entry) > 1}
+    if not asked:
         raise TableError(f"{pairs.name} holds no matching pair of different texts; expected labels with a 1")
-    entries = sorted(set(wanted.values()))
-    lost = set(np.random.default_rng(seed).permutation(entries)[: len(entries) // 2].tolist())
-    stored, numbers = [], []
-    for text in dict.fromkeys((*pairs.left, *pairs.right)):
-        number = entry_of.get(text)
-        if text not in wanted and number not in lost:
-            stored.append(text)
-            numbers.append(len(entry_of) + len(stored) if number is None else number)
-    expected = [frozenset() if number in lost else frozenset({number}) for number in wanted.values()]
-    return Retrieval(tuple(wanted), tuple(expected), tuple(stored), tuple(numbers))
+    queries: dict[str, str] = {}
+    for name, of_entry in asked.items():
+        # Where each stands on the right of another, the first is the query.
+        queries.update((text, name) for text in [text for text in of_entry if text not in on_the_right] or of_entry[:1])
+    lost = set(np.random.default_rng(seed).permutation(list(asked))[: len(asked) // 2].tolist())
+    stored = [text for text in texts if text not in queries and entry(text) not in lost]
+    number = {name: index for index, name in enumerate(members)}
+    return Retrieval(
+        queries=tuple(queries),
+        expected=tuple(frozenset() if name in lost else frozenset({number[name]}) for name in queries.values()),
+        stored=tuple(stored),
+        entries=tuple(number[entry(text)] for text in stored),
+    )
 
 
 def _search(

@@ -104,10 +104,13 @@ def _rows(path: Path, head: bytes) -> Iterator[tuple[int, list[Any] | str]]:
 
 
 def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                yield number, line.rstrip("\r\n")
+    try:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except UnicodeError as exc:
+        raise TableError(f"{path} cannot be read as {encoding}: {exc}; save it as UTF-8") from exc
 
 
 def _json_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[Any] | str]]:

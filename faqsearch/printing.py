@@ -300,6 +300,21 @@ def gap_fields(gap: Gap) -> dict[str, Any]:
     }
 
 
+def benchmark_fields(rows: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+    """Our figures and those of the model cards, all of them ×100."""
+    measured = {name: {**row, "average": benchmark.average(row)} for name, row in rows.items()}
+    return {
+        "measured": {
+            name: {column: None if value is None else round(100 * value, 4) for column, value in row.items()}
+            for name, row in measured.items()
+        },
+        "published": {
+            name: {**dict(zip(benchmark.COLUMNS, row, strict=True)), "average": benchmark.PUBLISHED_AVERAGE[name]}
+            for name, row in benchmark.PUBLISHED.items()
+        },
+    }
+
+
 def print_benchmark(rows: dict[str, dict[str, float | None]], markdown: bool) -> None:
     """Our figures, and those of the model cards."""
     columns = benchmark.COLUMNS

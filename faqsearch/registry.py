@@ -247,6 +247,7 @@ def check(ref: str, *, device: str = "auto") -> EncoderCheck:
     Raises:
         EncoderError: it is missing, damaged or unusable.
     """
+    require(ref)
     import numpy as np
 
     from faqsearch import encoder as encoders_

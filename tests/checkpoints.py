@@ -32,7 +32,8 @@ def vocabulary(size: int) -> tuple[str, ...]:
     """A WordPiece vocabulary of this size: special pieces, letters and digits, then the commonest characters' block."""
     ascii_pieces = [*string.ascii_lowercase, *string.digits]
     pieces = [*_SPECIAL, *dict.fromkeys(_MARKS), *ascii_pieces, *(f"##{piece}" for piece in ascii_pieces)]
-    pieces += [chr(code) for code in range(0x4E00, 0x9FA6)]
+    characters = [chr(code) for code in range(0x4E00, 0x9FA6)]
+    pieces += [*characters, *(f"##{character}" for character in characters)]  # as in the published one
     return tuple(pieces[:size])
 
 
@@ -84,6 +85,16 @@ def write_published(
     )
     write(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False})
     return folder
+
+
+def move_transformer(folder: Path, name: str) -> None:
+    """The layout of older checkpoints: the transformer's files in a folder of their own."""
+    (folder / name).mkdir()
+    for file in [file for file in folder.iterdir() if file.is_file() and file.name != "modules.json"]:
+        file.rename(folder / name / file.name)
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    modules[0]["path"] = name
+    write(folder / "modules.json", modules)
 
 
 def write(path: Path, value: Any) -> None:

@@ -268,6 +268,8 @@ DENSE = '[{"path": "", "type": "x.Transformer"}, {"path": "2_Dense", "type": "se
         ("model.safetensors", other_shapes, "does not fit its config.json"),
         ("model.safetensors", without_a_layer, "does not fit its config.json"),
         ("vocab.txt", Path.unlink, "has no tokenizer"),
+        ("vocab.txt", write(""), "cannot be loaded"),
+        ("vocab.txt", write("\n".join([*VOCAB, "有"])), "does not fit its config.json"),  # a piece without an embedding
         ("tokenizer.json", write("{"), "cannot be loaded"),
         ("modules.json", write("[{"), "is no valid JSON"),
         ("modules.json", write('{"a": 1}'), "is no list of modules"),

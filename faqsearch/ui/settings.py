@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import altair as alt
@@ -10,7 +11,7 @@ import streamlit as st
 
 from faqsearch import evaluate
 from faqsearch.errors import EncoderError, FaqSearchError, StoreError, TableError
-from faqsearch.model import LABEL_LIMIT, Corpus, HitTestReport
+from faqsearch.model import LABEL_LIMIT, Corpus, EncoderInfo, HitTestReport
 from faqsearch.ui.common import LANGUAGES, choose_corpus, errors_shown, language, notify, person, plain, service, t
 from faqsearch.ui.progress import ProgressBar
 from faqsearch.ui.reasons import told
@@ -24,6 +25,15 @@ _HEIGHT = 220
 _COLOURS = {"right": "#2e9e5b", "other": "#d9902f", "without": "#c2504a"}
 _LOG = "#5b8def"
 _LINES = {"answer": "#2e9e5b", "suggest": "#d9902f"}
+# Long options wrap where the window is narrow, and what is typed in is offered in the words of the page, not "Add: …".
+_LIST = '[data-testid="stSelectboxVirtualDropdown"]'
+_TYPED = f'{_LIST} [data-key="__creatable__"] > div'
+_ENCODER_STYLE = (
+    f"{_LIST} [role='option'], {_LIST} [data-item-hl] {{ height: auto; white-space: normal; }}"
+    f"{_LIST} [data-item-hl] {{ line-height: 1.35; padding-block: 0.375rem; }}"
+    f"{_TYPED} {{ font-size: 0; }} {_TYPED}::before {{ content: '%s'; font-size: 0.875rem; }}"
+    ".st-key-settings_corpus [data-testid='stAlert'] code { font-size: 0.875em; }"
+)
 
 Picture: TypeAlias = alt.LayerChart | alt.FacetChart
 Scored: TypeAlias = tuple[Sequence[float], Sequence[bool], Sequence[bool]]
@@ -93,28 +103,87 @@ def _switch_language() -> None:
 # --- title and encoder -----------------------------------------------------------------------------
 
 
+@st.fragment
 def _corpus(corpus: Corpus) -> None:
-    with st.form("settings_corpus_form"):
+    """A fragment: choosing an encoder, to read what it is, draws only this anew."""
+    with errors_shown(), st.container(border=True, key="settings_corpus"):
         st.markdown(f"**{t('settings.corpus', name=plain(corpus.name))}**")
         left, right = st.columns(2, gap="medium")
         with left:
             title = st.text_input(
                 t("settings.title"),
-                value=corpus.title,
                 max_chars=LABEL_LIMIT,
                 help=t("settings.title_help"),
-                key=f"settings_title_{corpus.name}",
+                key=_saved_in(f"settings_title_{corpus.name}", corpus.title),
+                persist_state="session",
             )
         with right:
-            encoder = st.text_input(
-                t("settings.encoder"),
-                value=corpus.encoder,
-                help=t("settings.encoder_help"),
-                key=f"settings_encoder_{corpus.name}",
-            )
-        st.caption(t("settings.encoder_change"))
-        if st.form_submit_button(t("settings.save"), icon=":material/save:", key="settings_corpus_save"):
-            _save_corpus(corpus, (title or "").strip(), (encoder or "").strip())
+            encoder, lacking = _encoder_box(corpus)
+        save = st.button(t("settings.save"), icon=":material/save:", key="settings_corpus_save")
+        refused = save and lacking and encoder != corpus.encoder
+        if lacking:
+            (st.error if refused else st.warning)(_with_commands(lacking), icon=":material/download:")
+        if save and not refused:
+            _save_corpus(corpus, (title or "").strip(), encoder)
+
+
+def _saved_in(key: str, saved: str) -> str:
+    """The key of a widget, with what is saved put in: the first time, and after somebody has saved something else."""
+    if st.session_state.get(f"{key}_saved") != saved:
+        st.session_state[f"{key}_saved"] = st.session_state[key] = saved
+    return key
+
+
+def _encoder_box(corpus: Corpus) -> tuple[str, str | None]:
+    """The encoder that is chosen or typed in, and what it lacks where a download mends that."""
+    infos = {info.name: info for info in service().encoders()}
+    key = _saved_in(f"settings_encoder_{corpus.name}", corpus.encoder)
+    # The browser knows an option by its text, which another language or a download changes: so the reference that
+    # the old text stood for is set again, or the old text would count as a name that was typed in.
+    chosen = st.session_state[key] = st.session_state[key]
+    st.html(f"<style>{_ENCODER_STYLE % t('settings.encoder_add')}</style>")
+    chosen = st.selectbox(
+        t("settings.encoder"),
+        list(dict.fromkeys([*infos, chosen])),
+        format_func=lambda ref: _described(infos[ref]) if ref in infos else ref,
+        help=t("settings.encoder_help"),
+        accept_new_options=True,
+        filter_mode="contains",
+        key=key,
+        persist_state="session",
+    ).strip()
+    info = infos.get(chosen)
+    st.caption(" · ".join([*(_facts(info) if info else ()), t("settings.encoder_change")]))
+    if info and info.where in ("missing", "incomplete") and info.source not in ("ours", "own"):
+        return chosen, t(f"settings.encoder_is_{info.where}", name=info.name)
+    return chosen, None
+
+
+def _described(info: EncoderInfo) -> str:
+    """An encoder as an option: what it is called, whether it is here, what it is for, how large it is."""
+    gone = info.where == "missing" and info.source == "own"
+    parts = [info.name, t(f"settings.encoder_{'gone' if gone else info.where}")]
+    if info.role:
+        parts.append(t(f"settings.encoder_for_{info.name}"))
+    if info.parameters:
+        size = info.parameters
+        parts.append(t("settings.encoder_parameters", wan=f"{size / 1e4:,.0f}", millions=f"{size / 1e6:,.0f}"))
+    return " · ".join(parts)
+
+
+def _facts(info: EncoderInfo) -> Iterator[str]:
+    own = info.source in ("ours", "own")
+    yield t("settings.encoder_source", source=t(f"settings.encoder_{info.source}") if own else plain(info.source))
+    if info.licence:
+        yield t("settings.encoder_licence", licence=plain(told(info.licence)))
+    if info.dim:
+        yield t("settings.encoder_dim", dim=info.dim)
+
+
+def _with_commands(text: str) -> str:
+    """A text as it is, but for the commands in it, between backticks, which are shown as such."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(part if place % 2 else plain(part) for place, part in enumerate(parts))
 
 
 def _save_corpus(corpus: Corpus, title: str, encoder: str) -> None:
@@ -125,7 +194,7 @@ def _save_corpus(corpus: Corpus, title: str, encoder: str) -> None:
             encoder=encoder if encoder != corpus.encoder else None,
         )
     except (StoreError, EncoderError) as exc:
-        st.error(plain(told(str(exc))), icon=":material/error:")
+        st.error(_with_commands(told(str(exc))), icon=":material/error:")
         return
     changed = saved.encoder != corpus.encoder
     notify(t("settings.saved_encoder" if changed else "settings.saved"))
