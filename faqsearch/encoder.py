@@ -94,10 +94,8 @@ class TransformerEncoder:
             with _load_quietly(self.path):
                 self._tokenizer = _load_tokenizer(modules.transformer)
                 self._model = _load_model(modules.transformer).to(self.device)
-                pieces = [
-                    *self._tokenizer.get_vocab().values(),
-                    *self._tokenizer.encode("\ue000").ids,
-                ]  # of an unknown character, too
+                unknown = self._tokenizer.encode("𠀀").ids  # raises where there is no piece for what is unknown
+                pieces = [*self._tokenizer.get_vocab().values(), *unknown]
             if max(pieces) >= self.vocabulary:
                 raise DamagedCheckpointError(
                     f"checkpoint {self.path} does not fit its config.json: its tokenizer has piece {max(pieces)}, its"

@@ -4,19 +4,60 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import streamlit as st
-from fakes import FakeEncoder
+from fakes import FakeEncoder, FakeSource
 from streamlit.testing.v1 import AppTest
 from ui_app import open_page, texts_of
 
-from faqsearch import EntryDraft, FaqSearch, evaluate
+from faqsearch import EntryDraft, FaqSearch, evaluate, registry
 from faqsearch.errors import StoreError
 
 HIT_TESTS = "query,key\n我要早点还钱,B1\n额度不够用,B2\n我要还钱,B2\n天气好吗,\n".encode()
+
+
+CHECKPOINT = {
+    "config.json": '{"num_hidden_layers": 4, "hidden_size": 768, "vocab_size": 21128}',
+    "pytorch_model.bin": "weights, as far as the page knows",
+    "vocab.txt": "[PAD]",
+}
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face cache of its own, with nothing in it."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def checkpoint(folder: Path, **changed: str | None) -> Path:
+    """A checkpoint's folder, with these files otherwise, or None: without them."""
+    folder.mkdir(parents=True)
+    for name, content in {**CHECKPOINT, **{name.replace("__", "."): text for name, text in changed.items()}}.items():
+        if content is not None:
+            (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def download(hub: Path, name: str, **changed: str | None) -> Path:
+    """A checkpoint in the cache, as a download leaves it."""
+    repository, commit = hub / f"models--{name.replace('/', '--')}", "0123456789abcdef0123456789abcdef01234567"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    return checkpoint(repository / "snapshots" / commit, **changed)
+
+
+@pytest.fixture
+def really(source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder references are looked up as in service, instead of among the fake encoders."""
+    monkeypatch.setattr(source, "fingerprint", registry.fingerprint)
 
 
 @pytest.fixture
@@ -64,6 +105,32 @@ def answer(app: AppTest) -> Any:
 
 def suggest(app: AppTest) -> Any:
     return app.slider(key="settings_suggest_bank")
+
+
+def encoder_box(app: AppTest) -> Any:
+    return app.selectbox(key="settings_encoder_bank")
+
+
+def type_in(app: AppTest, text: str) -> None:
+    """Type a reference that is no option. AppTest looks each value up among the options; a browser just sends it."""
+    encoder_box(app).options.append(text)
+    encoder_box(app).set_value(text).run()
+
+
+def save(app: AppTest) -> None:
+    app.button(key="settings_corpus_save").click().run()
+    assert not app.exception
+
+
+def read(text: str) -> str:
+    """What a person reads of Markdown with escaped signs."""
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def facts(app: AppTest) -> str:
+    """What is said under the encoder, but for what a change of it entails."""
+    (line,) = (read(caption.value) for caption in app.caption if "重建索引才会生效" in caption.value)
+    return line.partition("更换模型后")[0]
 
 
 def put(app: AppTest, content: bytes) -> AppTest:
@@ -117,27 +184,224 @@ def test_without_a_corpus_only_the_person_is_set_up(ui: FaqSearch) -> None:
 
 
 def test_a_title_and_an_encoder_are_saved(bank: FaqSearch) -> None:
-    app = open_page("settings")
-    assert "重建索引才会生效" in texts_of(app)
-    app.text_input(key="settings_title_bank").set_value("银行客服")
-    app.button(key="settings_corpus_save").click().run()
+    bank.create_corpus("shop", encoder="other")
+    app = open_page("settings", corpus="bank")
+    app.text_input(key="settings_title_bank").set_value(" 银行客服 ")
+    save(app)
     assert app.toast[0].value == "已保存"
     assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行客服", "embedded")
-    app.text_input(key="settings_encoder_bank").set_value("other")
-    app.button(key="settings_corpus_save").click().run()
-    assert "新模型才会生效" in app.toast[0].value
-    assert bank.corpus("bank").encoder == "other"
+    encoder_box(app).set_value("other").run()
+    assert bank.corpus("bank").encoder == "embedded"  # choosing is not saving
+    save(app)
+    assert app.toast[0].value == "已保存。请到“概览”页重建索引，新模型才会生效"
+    assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行客服", "other")
 
 
-def test_an_encoder_that_is_missing_is_told_and_nothing_is_lost(bank: FaqSearch) -> None:
-    app = open_page("settings")
+@pytest.mark.usefixtures("really")
+@pytest.mark.parametrize(
+    ("lang", "expected"),
+    [
+        (
+            "zh",
+            [
+                "embedded · 随软件自带 · 各类知识库 · 1,748 万参数",
+                "general · 未下载 · 通用 · 4,497 万参数",
+                "general-teacher · 不完整 · 通用（教师模型） · 10,168 万参数",
+                "open-domain · 未下载 · 开放领域 · 4,497 万参数",
+                "open-domain-teacher · 未下载 · 开放领域（教师模型） · 10,168 万参数",
+                "finance · 已下载 · 金融 · 4,497 万参数",
+                "finance-teacher · 未下载 · 金融（教师模型） · 10,168 万参数",
+                "{own} · 服务器上的文件夹",
+                "{gone} · 找不到",
+                "someone/bert · 已下载",
+            ],
+        ),
+        (
+            "en",
+            [
+                "embedded · built in · any corpus · 17M params",
+                "general · not downloaded · general use · 45M params",
+                "general-teacher · incomplete · general use (teacher) · 102M params",
+                "open-domain · not downloaded · open domain · 45M params",
+                "open-domain-teacher · not downloaded · open domain (teacher) · 102M params",
+                "finance · downloaded · finance · 45M params",
+                "finance-teacher · not downloaded · finance (teacher) · 102M params",
+                "{own} · a folder on the server",
+                "{gone} · not found",
+                "someone/bert · downloaded",
+            ],
+        ),
+    ],
+)
+def test_the_encoders_are_offered_with_what_they_are_and_where(
+    bank: FaqSearch, hub: Path, tmp_path: Path, lang: str, expected: list[str]
+) -> None:
+    download(hub, "DMetaSoul/sbert-chinese-qmc-finance-v1-distill")
+    download(hub, "DMetaSoul/sbert-chinese-general-v2", pytorch_model__bin=None)
+    download(hub, "someone/bert")
+    own, gone = checkpoint(tmp_path / "自己的"), checkpoint(tmp_path / "gone")
+    for name, ref in (("c1", own), ("c2", gone), ("c3", "someone/bert")):
+        bank.create_corpus(name, encoder=str(ref))
+    shutil.rmtree(gone)
+    app = open_page("settings", corpus="bank", lang=lang)
+    assert encoder_box(app).options == [option.format(own=own, gone=gone) for option in expected]
+    assert encoder_box(app).value == "embedded"
+
+
+@pytest.mark.usefixtures("really")
+def test_under_the_choice_stands_where_it_comes_from(bank: FaqSearch, tmp_path: Path) -> None:
+    own = checkpoint(tmp_path / "own")
+    bank.create_corpus("shop", encoder=str(own))
+    app = open_page("settings", corpus="bank")
+    assert facts(app) == "来源：本软件 · 许可：MIT · 384 维 · "
+    encoder_box(app).set_value("finance-teacher").run()
+    assert facts(app) == "来源：DMetaSoul/sbert-chinese-qmc-finance-v1 · 许可：未注明 · 768 维 · "
+    encoder_box(app).set_value(str(own)).run()
+    assert facts(app) == "来源：自备 · 768 维 · "
+    type_in(app, "someone/bert")
+    assert facts(app) == ""
+    assert "换完请重新调整阈值" in texts_of(app)
+
+
+MISSING = {
+    "zh": "编码模型 general 还没有下载，请先在服务器上运行 `faqsearch model pull general`",
+    "en": "The encoder general is not downloaded yet; first run `faqsearch model pull general` on the server",
+}
+INCOMPLETE = {
+    "zh": "编码模型 finance-teacher 没有下载完整，请先在服务器上运行 `faqsearch model pull finance-teacher`",
+    "en": "The encoder finance-teacher is not downloaded in full; first run `faqsearch model pull finance-teacher`"
+    " on the server",
+}
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize(("name", "line"), [("general", MISSING), ("finance-teacher", INCOMPLETE)])
+def test_an_encoder_that_must_be_downloaded_is_refused_with_the_command(
+    bank: FaqSearch, hub: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: dict[str, str], lang: str
+) -> None:
+    download(hub, "DMetaSoul/sbert-chinese-qmc-finance-v1", vocab__txt=None)
+    before = bank.corpus("bank")
+    app = open_page("settings", lang=lang)
+    assert not app.warning
     app.text_input(key="settings_title_bank").set_value("新标题")
-    app.text_input(key="settings_encoder_bank").set_value("nowhere")
-    app.button(key="settings_corpus_save").click().run()
-    assert "nowhere" in app.error[0].value
+    encoder_box(app).set_value(name).run()
+    assert [read(warning.value) for warning in app.warning] == [line[lang]]
+    assert "`" in app.warning[0].value and "\\" not in app.warning[0].value.split("`")[1]  # to be copied as it is
+    assert not app.error
+    save(app)
+    assert [read(error.value) for error in app.error] == [line[lang]]
+    assert not app.warning
     assert app.text_input(key="settings_title_bank").value == "新标题"
-    assert app.text_input(key="settings_encoder_bank").value == "nowhere"
-    assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行", "embedded")
+    assert encoder_box(app).value == name
+    assert bank.corpus("bank") == before
+
+
+def test_an_encoder_that_was_downloaded_meanwhile_is_saved(
+    bank: FaqSearch, source: FakeSource, hub: Path, really: None
+) -> None:
+    app = open_page("settings")
+    encoder_box(app).set_value("general").run()
+    save(app)
+    assert len(app.error) == 1
+    download(hub, "DMetaSoul/sbert-chinese-general-v2-distill")
+    save(app)
+    assert not app.error and not app.warning
+    assert encoder_box(app).value == bank.corpus("bank").encoder == "general"
+    assert "general · 已下载 · 通用 · 4,497 万参数" in encoder_box(app).options
+    assert source.loads == []
+
+
+def test_a_choice_stays_when_the_language_changes(bank: FaqSearch) -> None:
+    app = open_page("settings")
+    encoder_box(app).set_value("general").run()
+    app.segmented_control(key="language").set_value("en").run()
+    assert encoder_box(app).value == "general"
+    assert len(encoder_box(app).options) == 7  # its Chinese text was not taken for a name
+    assert read(app.warning[0].value) == MISSING["en"]
+
+
+def test_a_corpus_whose_encoder_has_gone_is_told_and_can_be_named_anew(bank: FaqSearch, source: FakeSource) -> None:
+    source.encoders["general"], source.fingerprints["general"] = FakeEncoder("general"), "of general"
+    bank.set_corpus("bank", encoder="general")
+    del source.encoders["general"]
+    app = open_page("settings")
+    assert read(app.warning[0].value) == MISSING["zh"]
+    app.text_input(key="settings_title_bank").set_value("银行客服")
+    save(app)
+    assert app.toast[0].value == "已保存"
+    assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行客服", "general")
+
+
+@pytest.mark.usefixtures("really")
+def test_a_folder_of_ones_own_is_typed_in(bank: FaqSearch, tmp_path: Path) -> None:
+    own = checkpoint(tmp_path / "模型" / "bert_base*")
+    app = open_page("settings")
+    type_in(app, f" {own.parent}/../模型/bert_base*/ ")
+    assert not app.warning and not app.error
+    save(app)
+    assert not app.error
+    assert bank.corpus("bank").encoder == str(own)
+    assert encoder_box(app).value == str(own)
+    assert encoder_box(app).options[7:] == [f"{own} · 服务器上的文件夹"]
+
+
+UNKNOWN = "没有编码模型 {}。请从列表中选择，或填模型文件夹的路径，或已下载的 Hugging Face 模型名（所有者/名称）"
+
+
+@pytest.mark.usefixtures("really")
+@pytest.mark.parametrize(
+    ("lang", "typed", "told"),
+    [
+        ("zh", "a_b/bert", "服务器上没有编码模型 'a_b/bert'，请先在服务器上运行 `faqsearch model pull a_b/bert`"),
+        ("en", "a_b/bert", "encoder 'a_b/bert' is not on this machine; run `faqsearch model pull a_b/bert`"),
+        ("zh", "nowhere", UNKNOWN.format("'nowhere'")),
+        ("zh", "*a`b", UNKNOWN.format("'*a`b'")),
+    ],
+)
+def test_a_name_that_is_not_here_is_told_and_nothing_is_lost(bank: FaqSearch, lang: str, typed: str, told: str) -> None:
+    before = bank.corpus("bank")
+    app = open_page("settings", lang=lang)
+    app.text_input(key="settings_title_bank").set_value("新标题")
+    type_in(app, typed)
+    save(app)
+    assert [read(error.value) for error in app.error] == [told]
+    assert app.text_input(key="settings_title_bank").value == "新标题"
+    assert encoder_box(app).value == typed
+    assert bank.corpus("bank") == before
+
+
+@pytest.mark.usefixtures("really")
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"config__json": None}, "模型文件夹 {folder} 不完整，缺少文件（有其一即可）：config.json；请重新复制"),
+        ({"modules__json": '[{"type": "x.Pooling", "path": "1_Pooling"}]'},
+         "模型文件夹 {folder} 不完整，缺少文件：1_Pooling/config.json；请重新复制"),
+        ({"modules__json": "{"}, "模型的文件 {folder}/modules.json 已损坏；请重新复制"),
+        ({"modules__json": '[{"type": "x.Dense"}]'},
+         "模型文件夹 {folder} 含有不支持的模块 'Dense'；只支持 Transformer、Pooling 和 Normalize"),
+        ({"pytorch_model__bin": "version https://git-lfs.github.com/spec/v1"},
+         "{folder}/pytorch_model.bin 只是 Git LFS 指针，不是模型权重；请在它的仓库里运行 `git lfs pull`"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_holds_no_whole_checkpoint_is_told_in_chinese(
+    bank: FaqSearch, tmp_path: Path, changed: dict[str, str | None], told: str
+) -> None:
+    folder = checkpoint(tmp_path / "own", **changed)
+    app = open_page("settings")
+    type_in(app, str(folder))
+    save(app)
+    assert [read(error.value) for error in app.error] == [told.format(folder=folder)]
+    assert bank.corpus("bank").encoder == "embedded"
+
+
+def test_what_somebody_else_saves_of_a_corpus_is_not_taken_back(bank: FaqSearch) -> None:
+    app = open_page("settings")
+    bank.set_corpus("bank", title="银行客服", encoder="other")
+    app.run()
+    assert (app.text_input(key="settings_title_bank").value, encoder_box(app).value) == ("银行客服", "other")
+    save(app)
+    assert (bank.corpus("bank").title, bank.corpus("bank").encoder) == ("银行客服", "other")
 
 
 def test_an_empty_title_is_told(bank: FaqSearch) -> None:
@@ -289,5 +553,6 @@ def test_english_has_no_chinese_of_the_page(asked: FaqSearch, drawn: dict[str, A
     asked.set_corpus("bank", title="Bank")
     app = put(open_page("settings", lang="en"), HIT_TESTS)
     labels = [item.label for kind in (app.button, app.metric, app.slider, app.text_input) for item in kind]
+    labels += [text for box in app.selectbox for text in (box.label, box.help or "", *box.options)]
     shown = texts_of(app) + "".join(labels) + json.dumps(drawn, ensure_ascii=False)
     assert not re.search(r"[\u4e00-\u9fff]", shown), shown

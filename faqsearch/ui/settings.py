@@ -137,15 +137,16 @@ def _saved_in(key: str, saved: str) -> str:
 def _encoder_box(corpus: Corpus) -> tuple[str, str | None]:
     """The encoder that is chosen or typed in, and what it lacks where a download mends that."""
     infos = {info.name: info for info in service().encoders()}
+    texts = {ref: _described(info) for ref, info in infos.items()}
     key = _saved_in(f"settings_encoder_{corpus.name}", corpus.encoder)
     # The browser knows an option by its text, which another language or a download changes: so the reference that
     # the old text stood for is set again, or the old text would count as a name that was typed in.
-    chosen = st.session_state[key] = st.session_state[key]
+    chosen = st.session_state[key]
     st.html(f"<style>{_ENCODER_STYLE % t('settings.encoder_add')}</style>")
     chosen = st.selectbox(
         t("settings.encoder"),
         list(dict.fromkeys([*infos, chosen])),
-        format_func=lambda ref: _described(infos[ref]) if ref in infos else ref,
+        format_func=lambda ref: texts.get(ref, ref),
         help=t("settings.encoder_help"),
         accept_new_options=True,
         filter_mode="contains",
