@@ -78,7 +78,8 @@ def _module_folders(path: Path) -> list[str]:
     except EncoderError:
         return []
     modules = listed if isinstance(listed, list) else []
-    return [str(module["path"]) for module in modules if isinstance(module, dict) and module.get("path")]
+    paths = [str(module["path"]) for module in modules if isinstance(module, dict) and module.get("path")]
+    return [name for name in paths if not Path(name).is_absolute()]
 
 
 def note_conversion(folder: Path, safetensors: Path) -> None:
@@ -90,8 +91,16 @@ def note_conversion(folder: Path, safetensors: Path) -> None:
     note.chmod((folder / PICKLED).stat().st_mode & 0o777)
 
 
-def _check_conversion(folder: Path) -> None:
-    """Refuse converted weights that are no longer what was made from the pickled ones as they are now."""
+def check_conversion(folder: Path) -> None:
+    """Refuse converted weights that are no longer what was made from the pickled ones as they are now.
+
+    Reads all of both, once a process.
+
+    Raises:
+        EncoderError: naming the files to delete.
+    """
+    if not ((folder / SAFE).is_file() and (folder / CONVERSION).is_file()):
+        return
     noted = _read_object(folder / CONVERSION)
     if not (folder / PICKLED).is_file():
         raise DamagedCheckpointError(f"checkpoint {folder} has no {PICKLED}, from which its {SAFE} was converted")
@@ -111,7 +120,7 @@ def _state(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     """SHA-256 of files by name, size and content; remembered for as long as sizes and times stay."""
     digest = hashlib.sha256()
@@ -122,7 +131,7 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _sha256(file: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256()
     for block in _blocks(file):
@@ -162,7 +171,7 @@ def telling(cure: str) -> Iterator[None]:
 def check_files(path: Path) -> None:
     """Refuse a folder that lacks a file which an encoder is loaded from, or holds a stand-in for its weights.
 
-    Whether the weights themselves are whole shows when they are loaded.
+    Whether the weights themselves are whole shows when they are loaded (and in `check_conversion`).
 
     Raises:
         DamagedCheckpointError: naming what is missing.
@@ -187,8 +196,6 @@ def check_files(path: Path) -> None:
     with weights.open("rb") as handle:
         if handle.read(len(_POINTER)) == _POINTER:
             raise EncoderError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
-    if weights.name == SAFE and (path / CONVERSION).is_file():
-        _check_conversion(path)
 
 
 def read_modules(path: Path) -> Modules:

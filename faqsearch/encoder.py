@@ -27,6 +27,7 @@ from faqsearch.checkpoint import (
     PICKLED,
     SAFE,
     Pooling,
+    check_conversion,
     check_files,
     note_conversion,
     read_modules,
@@ -91,6 +92,7 @@ class TransformerEncoder:
         with telling(cure):
             modules = read_modules(self.path)
             check_files(modules.transformer)
+            check_conversion(modules.transformer)
             with _load_quietly(self.path):
                 self._tokenizer = _load_tokenizer(modules.transformer)
                 self._model = _load_model(modules.transformer).to(self.device)

@@ -73,7 +73,7 @@ def pull(name: str, revision: str | None = None, *, bars: bool = False) -> Path:
     Raises:
         EncoderError: nobody can be reached, there is no such repository, or the disk is full.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
     from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
@@ -86,7 +86,8 @@ def pull(name: str, revision: str | None = None, *, bars: bool = False) -> Path:
         files = needed(siblings)
         if not any(file.endswith((".safetensors", ".bin")) for file in files):
             raise EncoderError(f"{name} holds no weights for PyTorch (model.safetensors or pytorch_model.bin)")
-        _check_space(name, sum(siblings[file].size or 0 for file in files))
+        missing = [file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
+        _check_space(name, sum(siblings[file].size or 0 for file in missing))
         (enable_progress_bars if bars else disable_progress_bars)()
         # By commit, so that all files are of one state of the repository even if it changes meanwhile.
         folder = Path(snapshot_download(name, revision=info.sha, allow_patterns=files))

@@ -127,14 +127,16 @@ def _source(ref: str) -> tuple[str, str | None] | None:
 
 
 def require(ref: str) -> Path:
-    """The folder of an encoder reference, with all its files there; loads nothing and reads no weights.
+    """The folder of an encoder reference, with all its files there; loads nothing.
 
     Raises:
         EncoderError: no such checkpoint on this machine, or files of it are missing.
     """
     folder = resolve(ref)
     with checkpoint.telling(cure(ref)):
-        checkpoint.check_files(checkpoint.read_modules(folder).transformer)
+        transformer = checkpoint.read_modules(folder).transformer
+        checkpoint.check_files(transformer)
+        checkpoint.check_conversion(transformer)
     return folder
 
 

@@ -59,6 +59,7 @@ def _runner(name: str) -> Callable[[], None]:
                 list(LANGUAGES),
                 format_func=LANGUAGES.__getitem__,
                 key="language",
+                persist_state="session",  # else it is forgotten when another page is opened
                 required=True,
                 label_visibility="collapsed",
             )

@@ -141,7 +141,7 @@ def _encoder_box(corpus: Corpus) -> tuple[str, str | None]:
     key = _saved_in(f"settings_encoder_{corpus.name}", corpus.encoder)
     # The browser knows an option by its text, which another language or a download changes: so the reference that
     # the old text stood for is set again, or the old text would count as a name that was typed in.
-    chosen = st.session_state[key]
+    chosen = st.session_state[key] = st.session_state[key]
     st.html(f"<style>{_ENCODER_STYLE % t('settings.encoder_add')}</style>")
     chosen = st.selectbox(
         t("settings.encoder"),
