@@ -351,7 +351,7 @@ def test_every_known_message_is_the_services_own() -> None:
         if key.startswith("taken"):
             continue  # put together from parts; seen below
         for piece in re.split(r"\{\w+\}", english):
-            assert piece.strip(" ,:()") in code, f"{key}: {piece!r}"
+            assert piece.strip(" ,:;()") in code, f"{key}: {piece!r}"
 
 
 @pytest.mark.parametrize(

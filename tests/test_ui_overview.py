@@ -47,7 +47,7 @@ def gate(encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[thre
     """Rebuilds wait for it after the first half of their questions; searches do not."""
     opened, encode = threading.Event(), encoder.encode
 
-    def wait(texts: Any, *, progress: Callable[[str, int, int | None], None] | None = None) -> Any:
+    def wait(texts: Any, *, query: bool = False, progress: Callable[[str, int, int | None], None] | None = None) -> Any:
         if threading.current_thread().name.startswith("rebuild"):
             if progress:
                 progress("encoding", len(texts) // 2, len(texts))
