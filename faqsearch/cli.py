@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 import faqsearch
-from faqsearch import cli_encoders, printing
+from faqsearch import cli_distill, cli_encoders, printing
 from faqsearch.console import GLOBALS, GROUP, Corpus, Json, Yes, input_file, open_service
 from faqsearch.errors import EntryNotFoundError, FaqSearchError, ImportRejectedError, TableError
 from faqsearch.model import (
@@ -74,6 +74,7 @@ app.add_typer(unanswered_app, name="unanswered")
 app.add_typer(index_app, name="index")
 app.add_typer(cli_encoders.model_app, name="model")
 app.add_typer(cli_encoders.evaluate_app, name="evaluate")
+app.command("distill")(cli_distill.distill)
 
 
 Ref = Annotated[str, typer.Argument(metavar="ID", help="The entry's id, or CORPUS/KEY such as finance/F001.")]

@@ -93,7 +93,7 @@ class TransformerEncoder:
             modules = read_modules(self.path)
             check_files(modules.transformer)
             check_conversion(modules.transformer)
-            with _load_quietly(self.path):
+            with load_quietly(self.path):
                 self._tokenizer = _load_tokenizer(modules.transformer)
                 self._model = _load_model(modules.transformer).to(self.device)
                 unknown = self._tokenizer.encode("𠀀").ids  # raises where there is no piece for what is unknown
@@ -202,7 +202,7 @@ def convert(path: Path) -> bool:
     folder = read_modules(path).transformer
     if (folder / SAFE).exists() or not (folder / PICKLED).is_file():
         return False
-    with _load_quietly(folder):
+    with load_quietly(folder):
         state = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
         # Copies, as safetensors takes no two tensors that share memory.
         tensors = {name: value.clone().contiguous() for name, value in state.items() if torch.is_tensor(value)}
@@ -263,7 +263,7 @@ def resolve_device(device: str) -> str:
 
 
 @contextmanager
-def _load_quietly(path: Path) -> Iterator[None]:
+def load_quietly(path: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint raises into one clear line, and print nothing meanwhile."""
     with _loading:
         verbosity = transformers.logging.get_verbosity()

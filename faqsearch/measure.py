@@ -82,6 +82,40 @@ def score_pairs(name: str, encoder: Encoder, pairs: Pairs, progress: Progress | 
     )
 
 
+def hold_out(pairs: Pairs, *, share: float = 0.1, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """(the rest, held out): split pairs so that no text stands on both sides. Texts that pairs join stay together."""
+    joined: dict[str, str] = {}
+
+    def group(text: str) -> str:
+        while joined.setdefault(text, text) != text:
+            joined[text] = joined[joined[text]]
+            text = joined[text]
+        return text
+
+    for left, right in zip(pairs.left, pairs.right, strict=True):
+        joined[group(left)] = group(right)
+    groups = list(dict.fromkeys(map(group, pairs.left)))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    sizes: dict[str, int] = {}
+    for left in pairs.left:
+        sizes[group(left)] = sizes.get(group(left), 0) + 1
+    held: set[str] = set()
+    count = 0
+    for index in order:
+        if count + sizes[groups[index]] <= share * len(pairs):
+            held.add(groups[index])
+            count += sizes[groups[index]]
+
+    def part(inside: bool) -> Pairs:
+        rows = [
+            row for row in zip(pairs.left, pairs.right, pairs.labels, strict=True) if (group(row[0]) in held) == inside
+        ]
+        left, right, labels = zip(*rows, strict=True) if rows else ((), (), ())
+        return Pairs(pairs.name, tuple(left), tuple(right), tuple(labels))
+
+    return part(False), part(True)
+
+
 # --- retrieval -----------------------------------------------------------------------------------
 
 
@@ -130,6 +164,17 @@ def score_retrieval(name: str, encoder: Encoder, task: Retrieval, progress: Prog
     queries = encoder.encode([normalise(text) for text in task.queries], query=True, progress=progress)
     found = list(_search(queries, stored, np.asarray(task.entries)))
     return summarise(name, task.expected, found, len(task.stored))
+
+
+def quick_retrieval(encoder: Encoder, task: Retrieval) -> tuple[float, float]:
+    """(accuracy@1, AUC of answerable or not) alone, without intervals; 0 where one has no meaning."""
+    stored = encoder.encode([normalise(text) for text in task.stored])
+    queries = encoder.encode([normalise(text) for text in task.queries], query=True)
+    best = [hits[0] for hits in _search(queries, stored, np.asarray(task.entries))]
+    answerable = [bool(right) for right in task.expected]
+    right = [entry in wanted for (entry, _), wanted in zip(best, task.expected, strict=True) if wanted]
+    auc = evaluate.roc_auc([score for _, score in best], answerable)
+    return sum(right) / len(right) if right else 0.0, auc or 0.0
 
 
 def summarise(

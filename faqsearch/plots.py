@@ -12,6 +12,7 @@ import numpy as np
 from faqsearch.errors import FaqSearchError
 
 if TYPE_CHECKING:
+    from faqsearch.distill import Point
     from faqsearch.measure import PairScores
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -82,6 +83,34 @@ def _draw_pairs(new_figure: Any, scores: Sequence[PairScores], path: Path) -> No
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # where no Chinese font is installed
         figure.savefig(path, dpi=150)
+
+
+def plot_curves(points: Sequence[Point], path: Path) -> None:
+    """Draw how a training went: what the judge said, and the loss, over the steps of each phase."""
+    check_plot(path)
+    from matplotlib.figure import Figure
+
+    phases = [phase for phase in ("distil", "match", "average") if any(point.phase == phase for point in points)]
+    figure = Figure(figsize=(1 + 3.6 * len(phases), 4.2), layout="constrained")
+    axes = figure.subplots(2, len(phases), squeeze=False, sharex="col")
+    for column, phase in enumerate(phases):
+        of_phase = [point for point in points if point.phase == phase]
+        steps = [point.step for point in of_phase]
+        upper, lower = axes[0][column], axes[1][column]
+        upper.plot(steps, [100 * point.figure for point in of_phase], color=_MATCHING, marker="o", markersize=3)
+        upper.set_title(phase, fontsize=9, loc="left", color=_INK)
+        if phase == "average":
+            lower.set_axis_off()
+            upper.set_xlabel("share of the matched weights, %", fontsize=8, color=_INK)
+        else:
+            lower.plot(steps[1:], [point.loss for point in of_phase][1:], color=_OTHERS, marker="o", markersize=3)
+            lower.set_xlabel("steps", fontsize=8, color=_INK)
+        for axis in (upper, lower):
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=8, colors=_INK)
+    axes[0][0].set_ylabel("judged ×100", fontsize=9, color=_INK)
+    axes[1][0].set_ylabel("loss", fontsize=9, color=_INK)
+    figure.savefig(path, dpi=150)
 
 
 def _draw_labels(axis: Any, item: PairScores, bins: Any) -> None:  # noqa: ANN401 - matplotlib's types

@@ -64,6 +64,7 @@ from faqsearch.model import (
     TablePreview,
     VerifyReport,
 )
+from faqsearch.pairs import Pairs
 from faqsearch.search import Encoders, EncoderSource, Searcher
 from faqsearch.settings import Settings, system_user
 from faqsearch.store import Store
@@ -880,6 +881,29 @@ class FaqSearch:
             scored=tuple(scored),
             **tally,
         )
+
+    def labelled_pairs(self, corpus: str) -> Pairs:
+        """What a corpus knows of which texts mean the same, as labelled pairs to train an encoder on.
+
+        Each similar question with its entry's primary one (1), queries whose answer was confirmed with the question
+        that matched (1), wrong answers (0), and corrected ones with the entry that would have been right (1).
+        """
+        found = self._store.corpus(corpus)
+        live = self._store.live(found.id, [question_id for question_id, _ in self._store.pending(found.id, 0)])
+        primary = {question.entry_id: question.primary for question in live.values()}
+        labels: dict[tuple[str, str], float] = {}
+        for question in live.values():
+            if question.text != question.primary:
+                labels[question.primary, question.text] = 1.0
+        for row in self._store.query_log(found.id):  # oldest first, so that the last word counts
+            matched = live[row["question_id"]].text if row["question_id"] in live else primary.get(row["entry_id"])
+            if row["feedback"] and matched and row["query"] != matched:
+                labels[row["query"], matched] = float(row["feedback"] == "right")
+            right = primary.get(row["feedback_entry_id"]) if row["feedback"] == "instead" else None
+            if right and row["query"] != right:
+                labels[row["query"], right] = 1.0
+        left, right_side = zip(*labels, strict=True) if labels else ((), ())
+        return Pairs(corpus, tuple(left), tuple(right_side), tuple(labels.values()))
 
     def retrieval(self, path: str | Path, *, corpus: str) -> Retrieval:
         """A table of hit tests and a corpus's live questions, for measuring any encoder on them.

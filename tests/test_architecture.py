@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "hub": {"errors"},
     "pairs": {"errors", "files"},
     "measure": LEAVES | {"evaluate", "pairs", "tables", "encoder"},
+    "distill": LEAVES | {"checkpoint", "encoder", "registry", "pairs", "measure"},
     "benchmark": LEAVES | {"pairs"},
-    "plots": {"errors", "measure"},
+    "plots": {"errors", "measure", "distill"},
     "files": {"errors", "model"},
     "tables": LEAVES | {"files"},
     "staging": LEAVES,
@@ -39,9 +40,11 @@ MAY_IMPORT = {
     "index": LEAVES,
     "search": LEAVES | {"store", "index", "encoder"},
     "service": LEAVES
-    | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "measure", "search"},
+    | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "measure", "pairs", "search"},
     "console": {"errors", "settings", "service"},
-    "cli": LEAVES | {"settings", "tables", "service", "console", "printing", "cli_encoders"},
+    "cli": LEAVES | {"settings", "tables", "service", "console", "printing", "cli_distill", "cli_encoders"},
+    "cli_distill": LEAVES
+    | {"settings", "tables", "pairs", "registry", "measure", "distill", "plots", "console", "printing"},
     "cli_encoders": LEAVES
     | {"settings", "tables", "pairs", "registry", "encoder", "measure", "benchmark", "plots", "console", "printing"},
     "printing": LEAVES | {"service", "measure", "benchmark"},
@@ -52,8 +55,8 @@ MAY_IMPORT = {
 PAGES_MAY_IMPORT = {"text", "errors", "model", "settings", "service", "evaluate"}
 # The one user of each library, migrations aside.
 ONLY_USERS = {
-    "torch": {"encoder"},
-    "transformers": {"encoder"},
+    "torch": {"encoder", "distill"},
+    "transformers": {"encoder", "distill"},
     "faiss": {"index"},
     "filelock": {"index"},
     "sqlalchemy": {"store", "staging"},
@@ -61,7 +64,7 @@ ONLY_USERS = {
     "openpyxl": {"files"},
     "csv": {"files"},
     "opencc": {"text"},
-    "typer": {"cli", "cli_encoders", "console", "printing"},
+    "typer": {"cli", "cli_distill", "cli_encoders", "console", "printing"},
     "rich": {"printing"},
     "huggingface_hub": {"hub"},
     "datasets": {"benchmark"},
