@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from faqsearch import hub
 from faqsearch.errors import FaqSearchError, TableError
 from faqsearch.model import Progress
 from faqsearch.pairs import Pairs, read_pairs
@@ -165,6 +166,7 @@ def from_hub(part: Part = "dev", progress: Progress | None = None) -> tuple[dict
             "the benchmark's data come through the library datasets, which is not installed;"
             " run `pip install 'faqsearch[evaluate]'`, or give --data DIR"
         ) from exc
+    hub.quiet()
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     found, notes = {}, []

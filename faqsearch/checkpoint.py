@@ -182,7 +182,8 @@ def check_files(path: Path) -> None:
     for names, what in ((("config.json",), "config.json"), (_WEIGHTS, "weights"), (_TOKENIZERS, "tokenizer")):
         found[what] = next((path / name for name in names if (path / name).is_file()), None)
         if found[what] is None:
-            raise DamagedCheckpointError(f"checkpoint {path} has no {what}; expected one of {', '.join(names)}")
+            expected = f"; expected one of {', '.join(names)}" if len(names) > 1 else ""
+            raise DamagedCheckpointError(f"checkpoint {path} has no {what}{expected}")
     weights = found["weights"]
     assert weights is not None  # as told above
     if weights.name.endswith(".index.json"):

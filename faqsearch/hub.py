@@ -51,6 +51,13 @@ def cached(name: str, revision: str | None = None) -> Path | None:
         return None
 
 
+def quiet() -> None:
+    """Let huggingface_hub say nothing of its own: what goes wrong is told in one line."""
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
 def needed(files: Iterable[str]) -> list[str]:
     """The files of a repository that an encoder is loaded from: no second copy of the weights for other programs.
 
@@ -74,10 +81,9 @@ def pull(name: str, revision: str | None = None, *, bars: bool = False) -> Path:
         EncoderError: nobody can be reached, there is no such repository, or the disk is full.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what goes wrong is told in one line
+    quiet()
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(f"HF_HUB_OFFLINE is set, so {name} is not downloaded; unset it and run the command again")
     try:

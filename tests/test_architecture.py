@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "pairs": {"errors", "files"},
     "measure": LEAVES | {"evaluate", "pairs", "tables", "encoder"},
     "distill": LEAVES | {"checkpoint", "encoder", "registry", "pairs", "measure"},
-    "benchmark": LEAVES | {"pairs"},
+    "benchmark": LEAVES | {"hub", "pairs"},
     "plots": {"errors", "measure", "distill"},
     "files": {"errors", "model"},
     "tables": LEAVES | {"files"},

@@ -380,7 +380,7 @@ def test_a_name_that_is_not_here_is_told_and_nothing_is_lost(bank: FaqSearch, la
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        (without("config.json"), "模型文件夹 {folder} 不完整，缺少文件（有其一即可）：config.json；请重新复制"),
+        (without("config.json"), "模型文件夹 {folder} 不完整，缺少文件：config.json；请重新复制"),
         ({**CHECKPOINT, "modules.json": '[{"type": "x.Pooling", "path": "1_Pooling"}]'},
          "模型文件夹 {folder} 不完整，缺少文件：1_Pooling/config.json；请重新复制"),
         ({**CHECKPOINT, "modules.json": "{"}, "模型的文件 {folder}/modules.json 已损坏；请重新复制"),
