@@ -91,6 +91,18 @@ def note_conversion(folder: Path, safetensors: Path) -> None:
     note.chmod((folder / PICKLED).stat().st_mode & 0o777)
 
 
+def weights_file(folder: Path) -> Path:
+    """The file, or the index of the files, that a checkpoint's weights are loaded from.
+
+    Raises:
+        DamagedCheckpointError: there is none.
+    """
+    found = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        raise DamagedCheckpointError(f"checkpoint {folder} has no weights; expected one of {', '.join(_WEIGHTS)}")
+    return found
+
+
 def check_conversion(folder: Path) -> None:
     """Refuse converted weights that are no longer what was made from the pickled ones as they are now.
 
@@ -178,14 +190,11 @@ def check_files(path: Path) -> None:
     """
     if not path.is_dir():
         raise DamagedCheckpointError(f"no checkpoint folder {path}")
-    found = {}
-    for names, what in ((("config.json",), "config.json"), (_WEIGHTS, "weights"), (_TOKENIZERS, "tokenizer")):
-        found[what] = next((path / name for name in names if (path / name).is_file()), None)
-        if found[what] is None:
-            expected = f"; expected one of {', '.join(names)}" if len(names) > 1 else ""
-            raise DamagedCheckpointError(f"checkpoint {path} has no {what}{expected}")
-    weights = found["weights"]
-    assert weights is not None  # as told above
+    if not (path / "config.json").is_file():
+        raise DamagedCheckpointError(f"checkpoint {path} has no config.json")
+    weights = weights_file(path)
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        raise DamagedCheckpointError(f"checkpoint {path} has no tokenizer; expected one of {', '.join(_TOKENIZERS)}")
     if weights.name.endswith(".index.json"):
         listed = _read_object(weights).get("weight_map")
         parts = set(map(str, listed.values())) if isinstance(listed, dict) else set()

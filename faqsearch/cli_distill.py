@@ -59,7 +59,7 @@ def distill(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Labelled pairs to judge by alone.  [default: a tenth of each --pairs, held out]",
+            help="Labelled pairs to judge by alone.  [default: a tenth of the pairs, held out]",
             rich_help_panel=_PANEL["data"],
             show_default=False,
         ),
@@ -146,11 +146,6 @@ def distill(
         plots.check_plot(plot)
     sources = [read_pairs(file) for file in pairs or ()]
     judged = [read_pairs(file) for file in judge or ()]
-    if not judged:
-        split = [measure.hold_out(source, seed=seed) for source in sources]
-        sources, judged = [kept for kept, _ in split], [held for _, held in split if len(held)]
-        if judged:
-            printing.note("judged by pairs that are held out: " + ", ".join(f"{len(p)} of {p.name}" for p in judged))
     task, old = None, ""
     if from_log:
         with open_service() as faq:
@@ -159,6 +154,12 @@ def distill(
             task = faq.retrieval(hit_tests, corpus=from_log) if hit_tests else None
         printing.note(f"from {from_log}: {len(own)} labelled pairs")
         sources += [own] if len(own) else []
+    if not judged:
+        split = [measure.hold_out(source, seed=seed) for source in sources]
+        sources, judged = [kept for kept, _ in split], [held for _, held in split if len(held)]
+        printing.note(
+            "judged by what is held out: " + ", ".join(f"{len(held)} pairs of {held.name}" for held in judged)
+        )
     from faqsearch import distill as training
 
     job = training.Job(

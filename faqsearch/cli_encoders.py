@@ -43,7 +43,7 @@ Encoders = Annotated[
         show_default="embedded",
     ),
 ]  # fmt: skip
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown tables, unless with --json.")]
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def model_list(as_json: Json = False) -> None:
     """List the encoders that have a name, and what else corpora use: what each is, and where it lies.
 
     embedded: ships with faqsearch. downloaded: in the Hugging Face cache. missing: `model pull NAME` downloads it.
-    incomplete: a download broke off; pull it again. folder, unusable: a checkpoint folder of your own.
+    incomplete: files of it are missing; pull it again. folder, unusable: a checkpoint folder of your own.
     """
     if Settings.load(GLOBALS.home).database_path.exists():
         with open_service() as faq:
@@ -183,6 +183,10 @@ def evaluate_retrieval(
         if corpus is not None and not encoders:
             with open_service() as faq:
                 scores.append(faq.evaluate_retrieval(file, corpus=corpus, progress=progress))
+                if scores[0].encoder != (wanted := faq.corpus(corpus).encoder):
+                    printing.note(
+                        f"note: {corpus} is to use {wanted}, but its index is not: run `faqsearch rebuild {corpus}`"
+                    )
         else:
             task = _retrieval(file, corpus, stored)
             for name, encoder in _each(encoders):
@@ -271,9 +275,12 @@ def evaluate_benchmark(
                 column: measure.score_pairs(name, encoder, pairs, _named(progress, column)).spearman
                 for column, pairs in sets.items()
             }
-            if not data and part != "test" and (seen := benchmark.TRAINED_ON_DEV.get(name)):
-                notes.append(
-                    f"{name} was trained on parts of these sets: {', '.join(seen)}; --part test is fair to all"
+            if part != "test":
+                seen = [column for column in benchmark.TRAINED_ON_DEV.get(name, ()) if column in sets]
+                notes += (
+                    [f"{name} was trained on some of the dev parts of {', '.join(seen)}, which flatters it"]
+                    if seen
+                    else []
                 )
     if as_json:
         printing.print_json({"unit": "Spearman x 100", **printing.benchmark_fields(rows), "notes": notes})

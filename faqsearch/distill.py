@@ -41,6 +41,7 @@ from faqsearch.pairs import Pairs
 Model: TypeAlias = Any  # a transformers model, untyped
 Vectors = npt.NDArray[np.float32]
 Tokens = list[list[int]]
+_ENOUGH_QUERIES = 20
 _TAUGHT_AT_ONCE = 16_384
 _SPECIAL = {
     "bos_token": ("<s>",),
@@ -688,27 +689,30 @@ def _check(job: Job, resume: bool) -> None:
 def pair_judge(judged: Sequence[Pairs], tokenizer: Tokenizer, pad: int) -> Judge:
     """Judge by labelled pairs: the mean of Spearman over the sets, and of accuracy@1 and AUC as a retrieval.
 
-    Sets with grades, or with hardly a query, count for Spearman alone.
+    Sets with grades, or with hardly a query, count for Spearman alone; those of matching pairs only, for retrieval.
     """
     tasks = {}
     for pairs in judged:
         if pairs.binary and 1.0 in pairs.labels:
             task = measure.retrieval_from_pairs(pairs)
-            if len(task.queries) >= 100:
+            if len(task.queries) >= _ENOUGH_QUERIES:
                 tasks[pairs.name] = task
 
     def judge(model: Model) -> tuple[float, Mapping[str, float]]:
         encoder = _Judged(model, tokenizer, pad)
         figures: dict[str, float] = {}
         for pairs in judged:
-            figures[pairs.name] = measure.score_pairs("", encoder, pairs).spearman or 0.0
+            value = measure.score_pairs("", encoder, pairs).spearman
+            if value is not None:  # as it is where all labels are alike
+                figures[pairs.name] = value
+        averages = [float(np.mean(list(figures.values())))] if figures else []
         found = []
         for name, task in tasks.items():
             accuracy, auc = measure.quick_retrieval(encoder, task)
             figures[f"{name} accuracy@1"], figures[f"{name} auc"] = accuracy, auc
             found += [accuracy, auc]
-        spearman = float(np.mean([figures[pairs.name] for pairs in judged]))
-        return (spearman + float(np.mean(found))) / 2 if found else spearman, figures
+        averages += [float(np.mean(found))] if found else []
+        return float(np.mean(averages)) if averages else 0.0, figures
 
     return judge
 

@@ -7,6 +7,7 @@ decision (`text.normalise`). It does not know corpora, indexes or thresholds.
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,8 @@ Embeddings = npt.NDArray[np.float32]
 
 DEFAULT_BATCH_SIZE = 32
 _TOKENISED_AT_ONCE = 16_384
+_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Their positions begin after the number of the padding piece."""
 _OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
 _loading = threading.Lock()  # transformers' verbosity is one for the whole process
 
@@ -107,6 +110,8 @@ class TransformerEncoder:
         self.query_prefix, self.stored_prefix = prefixes or (modules.query_prefix, modules.stored_prefix)
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if isinstance(limit, int):
+            if self._model.config.model_type in _COUNTS_FROM_PADDING:
+                limit -= int(self._model.config.pad_token_id) + 1
             self.max_length = min(self.max_length, limit)
         if modules.lower:
             parts = [normalizers.Lowercase(), *filter(None, [self._tokenizer.normalizer])]
@@ -258,7 +263,9 @@ def resolve_device(device: str) -> str:
         raise EncoderError(f"device is {device!r}; expected auto, cpu or cuda")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise EncoderError("device is cuda, but torch finds no CUDA GPU; set FAQSEARCH_DEVICE=auto or cpu")
+        raise EncoderError(
+            "device is cuda, but torch finds no CUDA GPU; take auto or cpu (--device, or FAQSEARCH_DEVICE)"
+        )
     return "cuda" if available and device in ("auto", "cuda") else "cpu"
 
 
@@ -274,7 +281,9 @@ def load_quietly(path: Path) -> Iterator[None]:
         except EncoderError:
             raise
         except Exception as exc:  # the libraries raise bare Exception, RuntimeError, OSError, ValueError and KeyError
-            detail = " ".join(str(exc).split())[:200]
+            detail = " ".join(str(exc).split())[:200] or type(exc).__name__
+            if isinstance(exc, pickle.UnpicklingError):  # torch's own words recommend what must not be done
+                detail = "its pickled weights are damaged, or hold more than weights, which is refused"
             raise DamagedCheckpointError(f"checkpoint {path} cannot be loaded ({detail})") from exc
         finally:
             transformers.logging.set_verbosity(verbosity)

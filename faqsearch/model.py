@@ -464,6 +464,8 @@ class CorpusStatus:
     name: str
     title: str
     encoder: str
+    serving: str | None
+    """The encoder that searches go by until the next rebuild; None without an index."""
     counts: CorpusCounts
     index_version: str | None
     index_age_seconds: float | None
@@ -527,6 +529,8 @@ class EncoderCheck:
     query_prefix: str
     stored_prefix: str
     fingerprint: str
+    weights: str
+    """The file that they are loaded from."""
     converted: bool
     """Whether this check converted pickled weights to safetensors."""
     sentences: tuple[str, str]

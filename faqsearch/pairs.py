@@ -95,6 +95,8 @@ def _rows(path: Path, head: bytes) -> Iterator[tuple[int, list[Any] | str]]:
         return
     encoding, _ = detect_encoding(path, head)
     first = next(filter(str.strip, head.decode(encoding, errors="replace").splitlines()), "")
+    if first.lstrip().startswith("["):
+        raise TableError(f"{path} holds a JSON array; expected JSON Lines, one object a line")
     if first.lstrip().startswith("{"):
         yield from _json_rows(path, encoding)
     elif "\t" in first:
@@ -166,7 +168,11 @@ def _columns(path: Path, header: Sequence[str]) -> list[int] | None:
         return [index for index in found if index is not None]
     if len(header) == 3 and _number(header[2].strip()) is not None:
         return None
-    raise TableError(f"{path} has the columns {', '.join(name[:30] for name in header)}; {_EXPECTED}")
+    raise TableError(f"{path} has the columns {_listed(header)}; {_EXPECTED}")
+
+
+def _listed(header: Sequence[str]) -> str:
+    return ", ".join(name[:30] for name in header[:8]) + (f" and {len(header) - 8} more" if len(header) > 8 else "")
 
 
 def _index(names: Sequence[str]) -> int | None:

@@ -71,14 +71,20 @@ def _draw_pairs(new_figure: Any, scores: Sequence[PairScores], path: Path) -> No
             _draw_labels(axis, item, np.linspace(low, 1.0, 41))
         figures = [] if item.spearman is None else [f"Spearman {100 * item.spearman:.1f}"]
         figures += [] if item.auc is None else [f"AUC {100 * item.auc:.1f}"]
-        axis.set_title(f"{item.set}   {', '.join(figures)}", fontsize=9, loc="left", color=_INK, parse_math=False)
+        axis.set_title(
+            f"{item.set}, {item.pairs:,} pairs   {', '.join(figures)}",
+            fontsize=9,
+            loc="left",
+            color=_INK,
+            parse_math=False,
+        )
     for row, name in zip(axes, encoders, strict=True):
         row[0].set_ylabel(_short(name), fontsize=9, color=_INK, parse_math=False)
     handles, names = next(
         (axis.get_legend_handles_labels() for axis in axes.flat if axis.get_legend_handles_labels()[0]), ([], [])
     )
     if handles:
-        figure.legend(handles, names, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+        figure.legend(handles, names, loc="outside upper left", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel("cosine", fontsize=9, color=_INK)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # where no Chinese font is installed

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
@@ -181,7 +181,8 @@ def print_status(report: Status) -> None:
         ("corpus", "entries", "on", "questions", "indexed", "pending", "version", "age", "encoder"),
         [
             (c.name, c.counts.entries, c.counts.enabled, c.counts.questions, c.indexed, c.pending,
-             c.index_version or "-", age(c.index_age_seconds), c.encoder)
+             c.index_version or "-", age(c.index_age_seconds),
+             f"{c.serving} → {c.encoder} (rebuild is due)" if c.serving not in (None, c.encoder) else c.encoder)
             for c in report.corpora
         ],
     )  # fmt: skip
@@ -196,7 +197,7 @@ def print_encoders(infos: Sequence[EncoderInfo]) -> None:
         ("name", "role", "parameters", "dim", "where", "licence", "corpora", "checkpoint"),
         [
             (i.name, i.role or "-", _millions(i.parameters), i.dim or "-", i.where, i.licence or "-",
-             ", ".join(i.corpora) or "-", i.source)
+             ", ".join(i.corpora) or "-", {"ours": "ships with faqsearch", "own": "a folder"}.get(i.source, i.source))
             for i in infos
         ],
     )  # fmt: skip
@@ -213,7 +214,7 @@ def print_encoder_check(check: EncoderCheck) -> None:
             "pooling": f"{check.pooling}, at most {check.max_length} tokens",
             **({"query prefix": repr(check.query_prefix)} if check.query_prefix else {}),
             **({"stored prefix": repr(check.stored_prefix)} if check.stored_prefix else {}),
-            "weights": "converted to safetensors now" if check.converted else "as they were",
+            "weights": f"{check.weights}, converted now" if check.converted else check.weights,
             "sentences": " / ".join(check.sentences),
             "norms": ", ".join(f"{norm:.4f}" for norm in check.norms),
             "similarity": f"{check.similarity:.4f}",
@@ -234,9 +235,10 @@ def print_pair_scores(scores: Sequence[PairScores], markdown: bool) -> None:
         rows.append((encoder, *map(_percent, (*row, average))))
     typer.echo("Spearman ×100\n")
     print_table(("encoder", *sets, "average"), rows, markdown)
-    typer.echo("")
+    typer.echo("\nAll ×100 but the cosine from which a pair counts as matching for the best F1; -: no meaning here\n")
     print_table(
-        ("encoder", "set", "pairs", "matching", "spearman", "pearson", "auc", "average precision", "best F1", "from"),
+        ("encoder", "set", "pairs", "matching", "spearman", "pearson", "auc", "average precision", "best F1",
+         "threshold"),
         [
             (s.encoder, s.set, s.pairs, s.matching if s.matching is not None else "graded", _percent(s.spearman),
              _percent(s.pearson), _percent(s.auc), _percent(s.average_precision), _percent(s.best_f1),
@@ -250,7 +252,10 @@ def print_pair_scores(scores: Sequence[PairScores], markdown: bool) -> None:
 def print_retrieval_scores(scores: Sequence[RetrievalScores], markdown: bool) -> None:
     """Retrieval by encoder, each figure with its interval."""
     first = scores[0]
-    typer.echo(f"{first.queries} queries, {first.answerable} of them answerable; {first.stored} stored questions\n")
+    typer.echo(
+        f"{first.queries:,} queries, {first.answerable:,} of them answerable; {first.stored:,} stored questions."
+        " ×100, in brackets the middle 95% of 1,000 bootstrap samples\n"
+    )
     names = ("accuracy_at_1", "accuracy_at_5", "accuracy_at_10", "mrr_at_10", "recall_at_10", "auc")
     print_table(
         ("encoder", *(name.replace("_at_", "@") for name in names)),
@@ -265,19 +270,26 @@ def print_speeds(speeds: Sequence[Speed], gaps: Sequence[Gap], markdown: bool) -
         (s.encoder, s.device, f"{s.batch_size} (fastest)" if s.best else s.batch_size, _millions(s.parameters),
          f"{s.seconds:.1f} s", f"{1000 * s.latency:.1f} ms", f"{s.throughput:,.0f}/s")
         for s in speeds
+        if s.best or replace(s, best=True) not in speeds  # one line where the cards' batch size is the fastest
     ]  # fmt: skip
     rows += [
         (f"{name}, published", "V100", measure.CARD_BATCH_SIZE, _millions(p.parameters), f"{p.seconds:.0f} s",
          f"{1000 * p.latency:.0f} ms", f"{p.throughput:,.0f}/s")
         for name, p in benchmark.PUBLISHED_SPEED.items()
     ]  # fmt: skip
-    typer.echo(f"{speeds[0].sentences:,} sentences; published: {measure.CARD_SENTENCES:,}\n")
+    typer.echo(
+        f"{speeds[0].sentences:,} sentences here, {measure.CARD_SENTENCES:,} others for the published rows; what ran on"
+        " other hardware is not comparable row by row\n"
+    )
     print_table(("encoder", "device", "batch", "parameters", "cost", "latency", "throughput"), rows, markdown)
     for gap in gaps:
         t, s = gap.teacher, gap.student
+        if t.best and replace(t, best=False) in speeds and replace(s, best=False) in speeds:
+            continue  # the same as at the cards' batch size
+        names = ("teacher", "student") if t.encoder == f"{s.encoder}-teacher" else ("larger", "smaller")
         typer.echo(f"\n{t.device}, batch {t.batch_size}" + (f" and {s.batch_size} (fastest)" if t.best else "") + "\n")
         print_table(
-            ("", f"teacher: {t.encoder}", f"student: {s.encoder}", "gap"),
+            ("", f"{names[0]}: {t.encoder}", f"{names[1]}: {s.encoder}", "gap"),
             [
                 ("model", f"{t.layers} layers ({_millions(t.parameters)})",
                  f"{s.layers} layers ({_millions(s.parameters)})", f"{gap.size:.2f}x"),
@@ -302,7 +314,10 @@ def gap_fields(gap: Gap) -> dict[str, Any]:
 
 def benchmark_fields(rows: dict[str, dict[str, float | None]]) -> dict[str, Any]:
     """Our figures and those of the model cards, all of them ×100."""
-    measured = {name: {**row, "average": benchmark.average(row)} for name, row in rows.items()}
+    measured = {
+        name: {**{column: row.get(column) for column in benchmark.COLUMNS}, "average": benchmark.average(row)}
+        for name, row in rows.items()
+    }
     return {
         "measured": {
             name: {column: None if value is None else round(100 * value, 4) for column, value in row.items()}

@@ -70,7 +70,7 @@ CHECKPOINTS = {
         Checkpoint(
             name=DEFAULT_ENCODER,
             source="ours",
-            role="every corpus",
+            role="any corpus",
             shape=Shape(layers=4, hidden=384, vocabulary=26514),
             parameters=17_477_376,
             licence="MIT",
@@ -283,6 +283,7 @@ def check(ref: str, *, device: str = "auto") -> EncoderCheck:
         query_prefix=encoder.query_prefix,
         stored_prefix=encoder.stored_prefix,
         fingerprint=fingerprint(ref),
+        weights=checkpoint.weights_file(checkpoint.read_modules(encoder.path).transformer).name,
         converted=converted,
         sentences=examples,
         norms=tuple(float(norm) for norm in np.linalg.norm(vectors, axis=1)),

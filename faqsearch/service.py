@@ -929,7 +929,10 @@ class FaqSearch:
         task = self.retrieval(path, corpus=corpus)
         results = self.search_many(task.queries, corpus=corpus, k=measure.DEPTH, log=False, progress=progress)
         hits = [[(hit.entry_id, hit.score) for hit in result.hits] for result in results]
-        return measure.summarise(self._store.corpus(corpus).encoder, task.expected, hits, len(task.stored))
+        found = self._store.corpus(corpus)
+        version, _ = self._current_version(found, self._store.counts(found.id))
+        serving = version.encoder if version else found.encoder
+        return measure.summarise(serving, task.expected, hits, len(task.stored))
 
     def _expected(self, path: str | Path, corpus: Corpus, tests: Sequence[HitTest]) -> dict[str, int]:
         """Entry ids by the keys that hit tests name."""
@@ -970,6 +973,7 @@ class FaqSearch:
             name=corpus.name,
             title=corpus.title,
             encoder=corpus.encoder,
+            serving=version.encoder if version else None,
             counts=counts,
             index_version=version.version if version else None,
             index_age_seconds=age,

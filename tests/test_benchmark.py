@@ -192,7 +192,9 @@ def test_of_the_test_part_each_column_has_what_there_is(hub: Path) -> None:
     assert {column: len(pairs) for column, pairs in sets.items()} == {
         "csts_dev": 5, "csts_test": 3, "afqmc": 3, "lcqmc": 3, "bqcorpus": 3, "pawsx": 3, "xiaobu": 3,
     }  # fmt: skip
-    assert notes == []
+    assert notes == [
+        "test parts, but for csts_dev and xiaobu; the published rows are on dev parts, so compare with care"
+    ]
 
 
 def test_a_copy_with_other_columns_is_told(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def cells(table: str) -> list[tuple[str, ...]]:
 
 
 def test_the_list_says_what_each_encoder_is_and_where_it_lies(machine: Machine) -> None:
-    embedded = ("embedded", "every corpus", "17.5M", "384", "embedded", "MIT", "-", "ours")
+    embedded = ("embedded", "any corpus", "17.5M", "384", "embedded", "MIT", "-", "ships with faqsearch")
     fresh = machine.run("model", "list")
     assert (fresh.code, fresh.err) == (0, "")
     assert cells(fresh.out) == [TITLES, embedded, *(row(name, "768", "missing") for name in SOURCES)]
@@ -79,7 +79,7 @@ def test_the_list_says_what_each_encoder_is_and_where_it_lies(machine: Machine) 
         row("open-domain-teacher", "12", "downloaded"),
         row("finance", "12", "downloaded", "bank, shop"),
         row("finance-teacher", "12", "downloaded"),
-        (own, "-", "-", "24", "folder", "-", "mine", "own"),
+        (own, "-", "-", "24", "folder", "-", "mine", "a folder"),
     ]
     listed = {item["name"]: item for item in machine.run("model", "list", "--json").json["encoders"]}
     assert list(listed) == ["embedded", *SOURCES, own]

@@ -246,7 +246,7 @@ def test_a_conversion_that_cannot_be_written_leaves_nothing_and_is_a_note(
     )
     assert listing(published) == before
     assert embed(published) == embeddings
-    assert registry.check(str(published), device="cpu") == replace(checked, converted=True, notes=())
+    assert registry.check(str(published), device="cpu") == replace(checked, weights=SAFE, converted=True, notes=())
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["interrupted", "killed"])

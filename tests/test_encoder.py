@@ -309,7 +309,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
 def test_cuda_without_a_gpu_is_told_with_the_cure(plain: Path) -> None:
-    with pytest.raises(EncoderError, match="torch finds no CUDA GPU; set FAQSEARCH_DEVICE=auto or cpu"):
+    with pytest.raises(EncoderError, match="torch finds no CUDA GPU; take auto or cpu"):
         TransformerEncoder(plain, device="cuda")
     assert TransformerEncoder(plain, device="auto").device.type == "cpu"
 

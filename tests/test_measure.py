@@ -24,7 +24,9 @@ from faqsearch.measure import (
     RetrievalScores,
     Speed,
     gaps,
+    hold_out,
     measure_speed,
+    quick_retrieval,
     retrieval_from_pairs,
     retrieval_from_tables,
     retrieval_from_tests,
@@ -102,7 +104,9 @@ def test_labels_all_alike_have_what_figures_they_can() -> None:
     none = score_pairs("x", encoder, Pairs("set", ("甲", "乙"), ("对方", "对方"), (0.0, 0.0)))
     assert (none.matching, none.spearman, none.auc, none.average_precision, none.best_f1) == (0, None, None, None, None)
     alone = score_pairs("x", encoder, Pairs("set", ("甲",), ("对方",), (1.0,)))
-    assert (alone.matching, alone.spearman, alone.auc, alone.average_precision, alone.best_f1) == (1, None, None, 1, 1)
+    assert (alone.matching, alone.spearman, alone.auc, alone.average_precision, alone.best_f1) == (
+        (1, None, None, None, None)
+    )
 
 
 def test_texts_are_encoded_once_and_as_they_stand() -> None:
@@ -166,6 +170,12 @@ def test_retrieval_of_a_hand_worked_example() -> None:
     # Three queries of which one is right: none and all are drawn in more than 2.5% of the samples.
     assert scores.accuracy_at_1 == Figure(1 / 3, 0, 1)
     assert scores.accuracy_at_5 == Figure(1, 1, 1)
+
+
+def test_the_quick_figures_are_those_of_the_whole_retrieval() -> None:
+    assert quick_retrieval(ChosenCosines(STORED, COSINES), TASK) == pytest.approx((1 / 3, 3.5 / 6))
+    none = Retrieval(TASK.queries, (frozenset(),) * 5, STORED, ENTRIES)
+    assert quick_retrieval(ChosenCosines(STORED, COSINES), none) == (0, 0)
 
 
 def test_ranks_count_entries_down_to_the_tenth() -> None:
@@ -233,7 +243,10 @@ def test_retrieval_is_the_exhaustive_search(seed: int, stored: int, entries: int
             return scores.astype(np.float32) if query else np.eye(stored, dtype=np.float32)
 
     task = Retrieval(tuple("12345678"), tuple(right), ("x",) * stored, tuple(owner.tolist()))
-    assert score_retrieval("x", Matrix(), task) == summarise("x", right, ranked, stored)
+    scored = score_retrieval("x", Matrix(), task)
+    assert scored == summarise("x", right, ranked, stored)
+    figures = [figure.value if figure else 0 for figure in (scored.accuracy_at_1, scored.auc)]
+    assert quick_retrieval(Matrix(), task) == pytest.approx(figures)
 
 
 def test_hit_tests_of_the_same_query_are_one_query_with_several_right_entries() -> None:
@@ -424,6 +437,38 @@ def test_of_grades_only_the_highest_means_the_same() -> None:
     assert retrieval_from_pairs(pairs).queries == ("甲", "丙")
     with pytest.raises(TableError, match="expected labels with a 1"):
         retrieval_from_pairs(Pairs("set", ("甲",), ("乙",), (0.0,)))
+
+
+# --- pairs held out ------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(PAIRS, st.integers(0, 3), st.sampled_from([0.1, 0.4, 0.9]))
+def test_no_text_of_a_pair_that_is_held_out_is_in_the_rest(pairs: Pairs, seed: int, share: float) -> None:
+    rest, held = hold_out(pairs, share=share, seed=seed)
+    assert not {*rest.left, *rest.right} & {*held.left, *held.right}
+    assert len(held) <= share * len(pairs)
+    assert (rest.name, held.name) == ("set", "set")
+    rows, *parts = (list(zip(part.left, part.right, part.labels, strict=True)) for part in (pairs, rest, held))
+    assert sorted([*parts[0], *parts[1]]) == sorted(rows)
+    assert all(part == [row for row in rows if row in part] for part in parts)  # in their order
+    assert (rest, held) == hold_out(pairs, share=share, seed=seed)
+
+
+@pytest.mark.parametrize("together", [1, 4, 5])
+def test_about_the_share_is_held_out_by_the_seed(together: int) -> None:
+    """Though so many pairs hang together: 0-1, 1-2 and so on."""
+    numbers = [number // together * 100 + number % together for number in range(200)]
+    pairs = Pairs("set", tuple(map(str, numbers)), tuple(str(number + 1) for number in numbers), (1.0, 0.0) * 100)
+    held = [hold_out(pairs, seed=seed)[1] for seed in (0, 1)]
+    assert [len(part) for part in held] == [20, 20]
+    assert held[0] != held[1]
+    assert len(hold_out(pairs, share=0.5)[1]) == 100
+
+
+def test_of_pairs_that_all_hang_together_none_is_held_out() -> None:
+    pairs = Pairs("set", ("甲",) * 30, tuple(f"句{number}" for number in range(30)), (0.0,) * 30)
+    assert hold_out(pairs) == (pairs, Pairs("set", (), (), ()))
 
 
 # --- speed ---------------------------------------------------------------------------------------

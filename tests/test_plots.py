@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import FakeEncoder
 
 from faqsearch import plots
+from faqsearch.distill import Point
 from faqsearch.errors import FaqSearchError
 from faqsearch.measure import PairScores, score_pairs
 from faqsearch.pairs import Pairs
-from faqsearch.plots import check_plot, plot_pairs
+from faqsearch.plots import check_plot, plot_curves, plot_pairs
 
 LABELS = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 COSINES = (0.95, 0.9, 0.7, 0.75, 0.4, 0.1)
@@ -106,3 +108,41 @@ def test_without_matplotlib_it_is_told_how_to_install_it(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(FaqSearchError, match=r"needs? matplotlib.*run `pip install 'faqsearch\[evaluate\]'`"):
         check_plot(tmp_path / "a.png")
+
+
+# --- the curves of a training --------------------------------------------------------------------
+
+POINTS = [
+    Point("distil", 0, 0.0, 0.4), Point("distil", 10, 0.3, 0.5), Point("distil", 20, 0.1, 0.55),
+    Point("match", 0, 0.0, 0.55), Point("match", 7, 4.0, 0.7),
+    Point("average", 50, 0.0, 0.65), Point("average", 100, 0.0, 0.7),
+]  # fmt: skip
+
+
+def curves(path: Path, points: list[Point]) -> bytes:
+    plot_curves(points, path)
+    return path.read_bytes()
+
+
+def test_a_training_has_a_column_for_each_of_its_phases(tmp_path: Path) -> None:
+    widths = [size(curves(tmp_path / "a.png", points)) for points in (POINTS, POINTS[3:], POINTS[:3], POINTS[:1])]
+    assert widths == [(1770, 630), (1230, 630), (690, 630), (690, 630)]  # 1 + 3.6 by 4.2 inches
+
+
+def test_the_curves_show_what_the_judge_said_and_the_loss(tmp_path: Path) -> None:
+    whole = curves(tmp_path / "whole.png", POINTS)
+    assert curves(tmp_path / "again.png", POINTS) == whole
+    for number in (1, 3, 4, 6):
+        point = POINTS[number]
+        higher = [*POINTS[:number], replace(point, figure=0.9), *POINTS[number + 1 :]]
+        assert curves(tmp_path / "higher.png", higher) != whole
+        # Where a phase starts there is no loss yet, and averaging has none.
+        shown = point.step > 0 and point.phase != "average"
+        steeper = [*POINTS[:number], replace(point, loss=2.0), *POINTS[number + 1 :]]
+        assert (curves(tmp_path / "steeper.png", steeper) != whole) == shown
+
+
+def test_curves_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FaqSearchError, match="is no picture that can be written"):
+        plot_curves(POINTS, tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
