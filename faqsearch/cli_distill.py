@@ -151,21 +151,23 @@ def distill(
         with open_service() as faq:
             own = faq.labelled_pairs(from_log)
             old = faq.corpus(from_log).encoder
+            if hit_tests:
+                registry.require(old)  # told now, not after hours
             task = faq.retrieval(hit_tests, corpus=from_log) if hit_tests else None
         printing.note(f"from {from_log}: {len(own)} labelled pairs")
         sources += [own] if len(own) else []
     if not judged:
         split = [measure.hold_out(source, seed=seed) for source in sources]
         sources, judged = [kept for kept, _ in split], [held for _, held in split if len(held)]
-        printing.note(
-            "judged by what is held out: " + ", ".join(f"{len(held)} pairs of {held.name}" for held in judged)
-        )
+        if judged:
+            held_out = ", ".join(f"{len(held)} pairs of {held.name}" for held in judged)
+            printing.note(f"judged by what is held out: {held_out}")
     from faqsearch import distill as training
 
     job = training.Job(
         teachers=tuple(teacher or ()),
         texts=tuple(text for file in texts or () for _, text in read_queries(file)),
-        pairs=tuple(_distinct(sources)),
+        pairs=tuple(_distinct(training.without(sources, judged))),
         judged=tuple(_distinct(judged)),
         output=output,
         layers=layers,
@@ -216,25 +218,26 @@ def _put_in_service(corpus: str, folder: Path, scores: Sequence[RetrievalScores]
 
 
 def _report(job: Job, outcome: Outcome, scores: Sequence[RetrievalScores], served: bool | None, as_json: bool) -> None:
+    rows, speeds = [], []
+    refs = [*job.teachers[:1], str(outcome.folder)]
+    for ref in refs:
+        encoder = registry.load_encoder(ref, device=job.device)
+        rows += [measure.score_pairs(ref, encoder, pairs) for pairs in job.judged]
+        speeds += measure.measure_speed(ref, encoder, measure.sample_questions(_TIMED))
     if as_json:
         printing.print_json({
             "folder": str(outcome.folder),
             "start": asdict(outcome.start),
             "best": asdict(outcome.best),
             "points": [asdict(point) for point in outcome.points],
+            "pairs": [{"encoder": row.encoder, "set": row.set, "spearman": row.spearman} for row in rows],
+            "gaps": [printing.gap_fields(gap) for gap in measure.gaps(speeds)],
             "hit_tests": [asdict(score) for score in scores],
             "in_service": served,
         })  # fmt: skip
         return
-    rows = []
-    speeds = []
-    refs = [*job.teachers[:1], str(outcome.folder)]
-    for ref in refs:
-        encoder = registry.load_encoder(ref, device=job.device)
-        rows.append([measure.score_pairs(ref, encoder, pairs) for pairs in job.judged])
-        speeds += measure.measure_speed(ref, encoder, measure.sample_questions(_TIMED))
     typer.echo("")
-    printing.print_pair_scores([score for row in rows for score in row], False)
+    printing.print_pair_scores(rows, False)
     if len(refs) > 1:
         typer.echo("")
         printing.print_speeds(speeds, measure.gaps(speeds), False)

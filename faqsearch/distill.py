@@ -20,7 +20,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,8 +33,9 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from faqsearch import checkpoint, measure, registry
-from faqsearch.encoder import load_quietly, pool, resolve_device
-from faqsearch.errors import EncoderError
+from faqsearch.checkpoint import DEFAULT_MAX_LENGTH
+from faqsearch.encoder import load_quietly, pool, positions, put_in_lower_case, resolve_device
+from faqsearch.errors import EncoderError, TableError
 from faqsearch.model import Progress
 from faqsearch.pairs import Pairs
 
@@ -162,6 +163,8 @@ def prune(model: Model, tokenizer: dict[str, Any], used: Sequence[int]) -> dict[
     pieces = list(vocabulary) if kind == "WordPiece" else [piece for piece, _ in vocabulary]
     numbers = dict(vocabulary) if kind == "WordPiece" else {piece: number for number, piece in enumerate(pieces)}
     keep = {int(number) for number in used} | {item["id"] for item in tokenizer["added_tokens"]}
+    unknown = tokenizer["model"].get("unk_id") if kind == "Unigram" else numbers.get(tokenizer["model"]["unk_token"])
+    keep |= set() if unknown is None else {unknown}
     keep |= {number for piece, number in numbers.items() if len(piece.removeprefix("##").replace("▁", "")) <= 1}
     order = sorted(number for number in keep if number < len(model.get_input_embeddings().weight))
     new = {old: number for number, old in enumerate(order)}
@@ -170,7 +173,7 @@ def prune(model: Model, tokenizer: dict[str, Any], used: Sequence[int]) -> dict[
         tokenizer["model"]["vocab"] = {by_number[old]: number for old, number in new.items() if old in by_number}
     else:
         tokenizer["model"]["vocab"] = [vocabulary[old] for old in order]
-        tokenizer["model"]["unk_id"] = new[tokenizer["model"]["unk_id"]]
+        tokenizer["model"]["unk_id"] = None if unknown is None else new[unknown]
     for item in tokenizer["added_tokens"]:
         item["id"] = new[item["id"]]
     _renumber(tokenizer.get("post_processor") or {}, new)
@@ -181,7 +184,7 @@ def prune(model: Model, tokenizer: dict[str, Any], used: Sequence[int]) -> dict[
     model.set_input_embeddings(smaller)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         if (old := getattr(model.config, name, None)) is not None:
-            setattr(model.config, name, new[old])
+            setattr(model.config, name, new.get(old))
     model.config.vocab_size = len(order)
     return tokenizer
 
@@ -221,7 +224,7 @@ def drawn(sizes: Sequence[int], epochs: float, balance: float, passes: float) ->
     """
     weights = np.asarray(sizes, dtype=np.float64) ** balance
     shares = weights / weights.sum() * sum(sizes)
-    return [int(epochs * min(share, passes * size)) for share, size in zip(shares, sizes, strict=True)]
+    return [round(epochs * min(share, passes * size)) for share, size in zip(shares, sizes, strict=True)]
 
 
 def _repeated(lengths: Sequence[int], count: int, size: int, seed: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
@@ -381,6 +384,7 @@ def train(
     if material.sources and recipe.match_epochs > 0:
         run.phase("match")
         run.average()
+    run.choose()
     return run.points
 
 
@@ -399,6 +403,7 @@ class _Run:
     ) -> None:
         self.model, self.material, self.recipe, self.judge = model, material, recipe, judge
         self.file = folder / "state.pt"
+        self.job = _digest(model, material, recipe)
         self.progress, self.tell = progress, tell
         self.device = next(model.parameters()).device
         self.half = has_fast_bf16(self.device)
@@ -460,15 +465,24 @@ class _Run:
             }
             self.model.load_state_dict(mixed)
             self._judge("average", round(100 * share), 0.0)
-        self.model.load_state_dict(self.best["average"])
         self.done.append("average")
         self._save(None, 0, None, 0.0, 0)
+
+    def choose(self) -> None:
+        """Take the weights that were judged best of all; of equally good ones the averaged."""
+        best = max(self.points, key=lambda point: (point.figure, point.phase == "average"))
+        self.model.load_state_dict(self.best[best.phase])
 
     def resume(self) -> None:
         """Go on from what an earlier run saved, if there is something."""
         if not self.file.exists():
             return
         self.saved = torch.load(self.file, map_location=self.device, weights_only=True)
+        if self.saved["job"] != self.job:
+            raise EncoderError(
+                f"{self.file.parent} holds the beginning of another training; give the same options and files as then,"
+                " or name another folder"
+            )
         self.points = [Point(**point) for point in json.loads(self.saved["points"])]
         self.done, self.best = self.saved["done"], self.saved["best"]
         if self.saved["model"]:
@@ -546,6 +560,7 @@ class _Run:
         """All that going on needs, written whole or not at all."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         state = {
+            "job": self.job,
             "phase": phase,
             "step": step,
             "loss": loss,
@@ -560,6 +575,16 @@ class _Run:
         torch.save(state, partial)
         os.replace(partial, self.file)
         self.saved_at = time.monotonic()
+
+
+def _digest(model: Model, material: Material, recipe: Recipe) -> str:
+    """Names a training: the student's shape, what it learns from, and how."""
+    digest = hashlib.sha256(json.dumps([asdict(recipe), model.config.to_dict()], sort_keys=True, default=str).encode())
+    digest.update(json.dumps(material.tokens).encode())
+    arrays = [material.texts, *(side for source in material.sources for side in source)]
+    for array in arrays if material.targets is None else [*arrays, material.targets]:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -644,13 +669,13 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
     Raises:
         EncoderError: no such teacher, nothing to train on, or an output folder that is in use.
     """
+    job = replace(job, pairs=without(job.pairs, job.judged))
     _check(job, resume)
+    device = torch.device(resolve_device(job.device))
+    model, tokenizer = _student(registry.require(job.init or job.teachers[0]), job)
+    model.to(device)
     work = job.output / "work"
     work.mkdir(parents=True, exist_ok=True)
-    start_folder = registry.require(job.init or job.teachers[0])
-    model, tokenizer = _student(start_folder, job)
-    device = torch.device(resolve_device(job.device))
-    model.to(device)
     numbers: dict[str, int] = {}
     for text in job.texts:
         numbers.setdefault(text, len(numbers))
@@ -661,7 +686,8 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
     if job.teachers:
         embeddings = [_taught(ref, everything, job.device, work, progress) for ref in job.teachers]
         targets = mix_teachers(embeddings, int(model.config.hidden_size))
-    material = Material(_tokenise(tokenizer, everything, job.recipe.max_length), targets, texts, sources)
+    tokens = _tokenise(tokenizer, everything, min(job.recipe.max_length, longest(model.config)))
+    material = Material(tokens, targets, texts, sources)
     judge = pair_judge(job.judged, tokenizer, int(model.config.pad_token_id or 0))
     points = train(model, material, job.recipe, judge, work, progress=progress, tell=tell)
     best = max(points, key=lambda point: (point.figure, point.phase == "average"))
@@ -674,8 +700,12 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
 def _check(job: Job, resume: bool) -> None:
     if not job.teachers and not job.init:
         raise EncoderError("there is nothing to start from; name a --teacher, or a checkpoint with --init")
-    if not (job.teachers and job.texts) and not job.pairs:
-        raise EncoderError("there is nothing to train on; give --texts with a --teacher, or --pairs")
+    distils = job.teachers and job.texts and job.recipe.distil_epochs > 0
+    if not distils and not (job.pairs and job.recipe.match_epochs > 0):
+        raise EncoderError(
+            "there is nothing to train on; give --texts with a --teacher, or --pairs other than those of --judge,"
+            " and more than 0 passes over them"
+        )
     if not job.judged:
         raise EncoderError("there are no pairs to judge by; give --judge FILE, with pairs that are in no --pairs")
     for ref in job.teachers:
@@ -686,6 +716,25 @@ def _check(job: Job, resume: bool) -> None:
         raise EncoderError(f"{job.output} is not empty; {cure}")
 
 
+def without(sources: Sequence[Pairs], judged: Sequence[Pairs]) -> tuple[Pairs, ...]:
+    """The sources less the pairs that are judged by, in either order; sources of which nothing is left are dropped."""
+    taboo = {frozenset(pair) for pairs in judged for pair in zip(pairs.left, pairs.right, strict=True)}
+    kept = []
+    for pairs in sources:
+        rows = [
+            row for row in zip(pairs.left, pairs.right, pairs.labels, strict=True) if frozenset(row[:2]) not in taboo
+        ]
+        if rows:
+            left, right, labels = zip(*rows, strict=True)
+            kept.append(Pairs(pairs.name, left, right, labels))
+    return tuple(kept)
+
+
+def longest(config: Any) -> int:  # noqa: ANN401 - transformers' configuration
+    """Tokens of a text that an encoder of this configuration reads: 256, unless it has fewer positions."""
+    return min(DEFAULT_MAX_LENGTH, positions(config) or DEFAULT_MAX_LENGTH)
+
+
 def pair_judge(judged: Sequence[Pairs], tokenizer: Tokenizer, pad: int) -> Judge:
     """Judge by labelled pairs: the mean of Spearman over the sets, and of accuracy@1 and AUC as a retrieval.
 
@@ -694,7 +743,10 @@ def pair_judge(judged: Sequence[Pairs], tokenizer: Tokenizer, pad: int) -> Judge
     tasks = {}
     for pairs in judged:
         if pairs.binary and 1.0 in pairs.labels:
-            task = measure.retrieval_from_pairs(pairs)
+            try:
+                task = measure.retrieval_from_pairs(pairs)
+            except TableError:  # its matching pairs are of equal texts
+                continue
             if len(task.queries) >= _ENOUGH_QUERIES:
                 tasks[pairs.name] = task
 
@@ -728,8 +780,9 @@ class _Judged:
     def dim(self) -> int:
         return int(self._model.config.hidden_size)
 
+    @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, query: bool = False, progress: Progress | None = None) -> Vectors:
-        tokens = _tokenise(self._tokenizer, texts, 256)
+        tokens = _tokenise(self._tokenizer, texts, longest(self._model.config))
         order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
         vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
         for first in range(0, len(order), 64):
@@ -741,7 +794,8 @@ class _Judged:
 
 def _student(folder: Path, job: Job) -> tuple[Model, Tokenizer]:
     """The student before training, with its tokenizer."""
-    source = checkpoint.read_modules(folder).transformer
+    modules = checkpoint.read_modules(folder)
+    source = modules.transformer
     load: Callable[..., Any] = transformers.AutoModel.from_pretrained
     with load_quietly(source):
         model = load(
@@ -756,6 +810,8 @@ def _student(folder: Path, job: Job) -> tuple[Model, Tokenizer]:
             attention_probs_dropout_prob=0.0,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(source), local_files_only=True).backend_tokenizer
+    if modules.lower:
+        put_in_lower_case(tokenizer)
     if job.init is None:
         cut(model, choose_layers(model.config.num_hidden_layers, job.layers))
     if job.prune:
@@ -818,7 +874,7 @@ def write_student(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 256}
+    special = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest(config)}
     pieces = {item.content for item in tokenizer.get_added_tokens_decoder().values()}
     for name, options in _SPECIAL.items():
         if found := next((piece for piece in options if piece in pieces), None):
@@ -838,7 +894,7 @@ def write_student(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
         },
-        "sentence_bert_config.json": {"max_seq_length": 256, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": longest(config), "do_lower_case": False},
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -849,6 +905,7 @@ def _model_card(job: Job, start: Point, best: Point) -> str:
     """What an encoder was made from and how, and what it came to, as its README."""
     origin = job.init or job.teachers[0]
     known = registry.CHECKPOINTS.get(origin)
+    made = ("" if job.init else f", {job.layers} of its layers") + (", vocabulary pruned" if job.prune else "")
     data = [f"- {pairs.name}: {len(pairs):,} labelled pairs" for pairs in job.pairs]
     data += [f"- {len(job.texts):,} texts without labels"] if job.texts and job.teachers else []
     figures = [
@@ -864,7 +921,7 @@ def _model_card(job: Job, start: Point, best: Point) -> str:
             "",
             f"# A sentence encoder trained by faqsearch from {origin}",
             "",
-            f"Teachers: {', '.join(job.teachers) or 'none'}. Start: {origin}. Licence of the start:"
+            f"Teachers: {', '.join(job.teachers) or 'none'}. Start: {origin}{made}. Licence of the start:"
             f" {known.licence if known else 'see its own page'}; that of the data is their owners'.",
             "Masked mean pooling, unit length, no prefix, at most 256 tokens.",
             "",

@@ -108,14 +108,9 @@ class TransformerEncoder:
                 )
         self.pooling, self.max_length = modules.pooling, modules.max_length
         self.query_prefix, self.stored_prefix = prefixes or (modules.query_prefix, modules.stored_prefix)
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        if isinstance(limit, int):
-            if self._model.config.model_type in _COUNTS_FROM_PADDING:
-                limit -= int(self._model.config.pad_token_id) + 1
-            self.max_length = min(self.max_length, limit)
+        self.max_length = min(self.max_length, positions(self._model.config) or self.max_length)
         if modules.lower:
-            parts = [normalizers.Lowercase(), *filter(None, [self._tokenizer.normalizer])]
-            self._tokenizer.normalizer = normalizers.Sequence(parts)
+            put_in_lower_case(self._tokenizer)
         # Set once and never again: a fast tokenizer must not be changed while another thread uses it.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()
@@ -232,6 +227,19 @@ def unconvert(path: Path) -> None:
     if (folder / CONVERSION).exists():
         for name in (SAFE, CONVERSION):
             (folder / name).unlink(missing_ok=True)
+
+
+def positions(config: Any) -> int | None:  # noqa: ANN401 - transformers' configuration
+    """How many tokens a model has positions for; None where that is not limited."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return None
+    return limit - int(config.pad_token_id) - 1 if config.model_type in _COUNTS_FROM_PADDING else limit
+
+
+def put_in_lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - tokenizers.Tokenizer, which has no types
+    """Let a tokenizer put texts in lower case first, as `do_lower_case` asks for."""
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *filter(None, [tokenizer.normalizer])])
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -294,7 +294,8 @@ def print_speeds(speeds: Sequence[Speed], gaps: Sequence[Gap], markdown: bool) -
                 ("model", f"{t.layers} layers ({_millions(t.parameters)})",
                  f"{s.layers} layers ({_millions(s.parameters)})", f"{gap.size:.2f}x"),
                 ("cost", f"{t.seconds:.1f} s", f"{s.seconds:.1f} s", f"{100 * gap.cost:+.0f}%"),
-                ("latency", f"{1000 * t.latency:.1f} ms", f"{1000 * s.latency:.1f} ms", f"{100 * gap.latency:+.0f}%"),
+                ("latency", f"{1000 * t.latency:.1f} ms", f"{1000 * s.latency:.1f} ms",
+                 f"{100 * gap.latency:+.0f}%" if t.batch_size == s.batch_size else "-"),  # else not of the same work
                 ("throughput", f"{t.throughput:,.0f}/s", f"{s.throughput:,.0f}/s", f"{gap.throughput:.1f}x"),
             ],
             markdown,

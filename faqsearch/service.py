@@ -891,17 +891,23 @@ class FaqSearch:
         found = self._store.corpus(corpus)
         live = self._store.live(found.id, [question_id for question_id, _ in self._store.pending(found.id, 0)])
         primary = {question.entry_id: question.primary for question in live.values()}
+        entry_of = {question.text: question.entry_id for question in live.values()}
         labels: dict[tuple[str, str], float] = {}
         for question in live.values():
             if question.text != question.primary:
                 labels[question.primary, question.text] = 1.0
-        for row in self._store.query_log(found.id):  # oldest first, so that the last word counts
+        said = [row for row in self._store.query_log(found.id) if row["feedback"]]
+        for row in sorted(said, key=lambda row: row["feedback_at"]):  # the last word counts
+            query, instead = row["query"], row["feedback_entry_id"] if row["feedback"] == "instead" else None
             matched = live[row["question_id"]].text if row["question_id"] in live else primary.get(row["entry_id"])
-            if row["feedback"] and matched and row["query"] != matched:
-                labels[row["query"], matched] = float(row["feedback"] == "right")
-            right = primary.get(row["feedback_entry_id"]) if row["feedback"] == "instead" else None
-            if right and row["query"] != right:
-                labels[row["query"], right] = 1.0
+            if matched and query != matched and (row["decision"] != "none" or instead):
+                right = row["feedback"] == "right" or instead == row["entry_id"]
+                # What has since become a question of that entry means the same, whatever was said before.
+                if right or entry_of.get(query, -1) != entry_of.get(matched):
+                    labels[query, matched] = float(right)
+            better = primary.get(instead) if instead is not None else None
+            if better and query != better:
+                labels[query, better] = 1.0
         left, right_side = zip(*labels, strict=True) if labels else ((), ())
         return Pairs(corpus, tuple(left), tuple(right_side), tuple(labels.values()))
 

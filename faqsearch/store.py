@@ -562,7 +562,7 @@ class Store:
         Raises:
             QueryNotFoundError: no such query in the log.
         """
-        word = {"feedback": feedback, "feedback_entry_id": entry_id, "feedback_who": who, "feedback_at": now()}
+        word = {"feedback": feedback, "feedback_entry_id": entry_id, "feedback_who": who, "feedback_at": datetime.now()}
         self._mark([query_id], **word, **({} if feedback == "right" else {"handled": None}))
 
     def enqueue(self, query_id: str) -> None:
