@@ -77,6 +77,8 @@ class Recipe:
     temperature: float = 0.05
     contrast: float = 0.2
     """Weight of the contrastive loss beside CoSENT."""
+    mined: bool = True
+    """Whether the contrastive loss meets mined hard negatives, beside the batch's."""
     hold: float = 1.0
     """Weight, while matching, of staying near the teacher on the pairs' texts."""
     balance: float = 0.5
@@ -257,7 +259,13 @@ def cosent(cosines: torch.Tensor, labels: torch.Tensor, scale: float = 20.0) -> 
 
 
 def contrast(
-    left: torch.Tensor, right: torch.Tensor, matching: torch.Tensor, same: torch.Tensor, temperature: float = 0.05
+    left: torch.Tensor,
+    right: torch.Tensor,
+    matching: torch.Tensor,
+    same: torch.Tensor,
+    temperature: float = 0.05,
+    hard: torch.Tensor | None = None,
+    hard_same: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """In-batch contrast: a text shall be nearer to its match than to any other's partner, true negatives among them.
 
@@ -267,14 +275,56 @@ def contrast(
         matching: (n,) whether pair i matches; the others' right texts are hard negatives.
         same: (n, n) whether left i and right j mean the same as far as is known; these are no negatives.
         temperature: cosines are divided by it.
+        hard: (m, dim) further negatives.
+        hard_same: (n, m) like same.
     """
     if not bool(matching.any()):
         return left.sum() * 0.0
-    scores = left @ right.T / temperature
     own = torch.eye(len(left), dtype=torch.bool, device=left.device)
-    scores = scores.masked_fill(same & ~own, -torch.inf)
+    scores = (left @ right.T / temperature).masked_fill(same & ~own, -torch.inf)
+    if hard is not None and hard_same is not None:
+        scores = torch.cat([scores, (left @ hard.T / temperature).masked_fill(hard_same, -torch.inf)], dim=1)
     target = torch.arange(len(left), device=left.device)
     return functional.cross_entropy(scores[matching], target[matching])
+
+
+def mine(
+    vectors: Vectors,
+    left: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.float32],
+    *,
+    share: float = 0.95,
+) -> npt.NDArray[np.int64]:
+    """A hard negative for each matching pair: the nearest right text that is clearly less near than the match.
+
+    Positive-aware mining (Moreira et al. 2024): what is nearer still mostly means the same, and nobody has said so.
+
+    Args:
+        vectors: unit embeddings by text number.
+        left: text numbers, (n,).
+        right: likewise.
+        labels: 1 for a match.
+        share: of the match's cosine that a negative stays below.
+
+    Returns:
+        Text numbers, (n,); -1 where a pair does not match or there is none.
+    """
+    groups = _groups(left, right, labels)
+    candidates = np.unique(right)
+    theirs = np.array([groups.get(int(text), int(text)) for text in candidates])
+    found = np.full(len(left), -1, dtype=np.int64)
+    matches = np.flatnonzero(labels == 1)
+    for start in range(0, len(matches), 512):
+        rows = matches[start : start + 512]
+        scores = vectors[left[rows]] @ vectors[candidates].T
+        ceiling = share * np.einsum("nd,nd->n", vectors[left[rows]], vectors[right[rows]])
+        ours = np.array([groups.get(int(text), int(text)) for text in left[rows]])
+        scores[(scores >= ceiling[:, None]) | (ours[:, None] == theirs[None, :])] = -np.inf
+        best = scores.argmax(axis=1)
+        usable = np.isfinite(scores[np.arange(len(rows)), best])
+        found[rows[usable]] = candidates[best[usable]]
+    return found
 
 
 def towards(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -412,6 +462,8 @@ class _Run:
         self.saved: dict[str, Any] = {}
         self.done: list[str] = []
         self.best: dict[str, dict[str, torch.Tensor]] = {}
+        self.groups: list[dict[int, int]] = []
+        self.hard: list[npt.NDArray[np.int64]] = []
         self.saved_at = time.monotonic()
 
     def phase(self, name: str) -> None:
@@ -422,12 +474,15 @@ class _Run:
         rate = self.recipe.distil_rate if name == "distil" else self.recipe.match_rate
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, weight_decay=0.01, fused=True)
         start, total, count = 0, 0.0, 0
-        if self.saved.get("phase") == name:
+        resumed = self.saved.get("phase") == name
+        if not resumed and (name == "match" or not self.points):
+            self._judge(name, 0, 0.0)  # where the phase starts from is a candidate, too
+        if name == "match":
+            self._mine()
+        if resumed:
             start, total, count = self.saved["step"], self.saved["loss"], self.saved["count"]
             self.model.load_state_dict(self.saved["model"])
             optimizer.load_state_dict(self.saved["optimizer"])
-        elif name == "match" or not self.points:
-            self._judge(name, 0, 0.0)  # where the phase starts from is a candidate, too
         for step in range(start, len(plan)):
             if self._patience_is_over(name):
                 break
@@ -451,6 +506,33 @@ class _Run:
         self.model.load_state_dict(self.best[name])
         self.done.append(name)
         self._save(None, 0, None, 0.0, 0)
+
+    def _mine(self) -> None:
+        """Find the pairs' hard negatives: in the teachers' eyes, else in those of the student before matching."""
+        vectors = self.material.targets
+        self.groups = [_groups(*source) for source in self.material.sources]
+        if self.recipe.mined and vectors is None:
+            # Not as it is now: a run that is resumed must find the same.
+            self.model.load_state_dict(self.best.get("distil") or self.best["start"])
+            vectors = self._vectors()
+        self.hard = [
+            np.full(len(labels), -1, np.int64)
+            if vectors is None or not self.recipe.mined
+            else mine(vectors, left, right, labels)
+            for left, right, labels in self.material.sources
+        ]
+
+    @torch.inference_mode()
+    def _vectors(self) -> Vectors:
+        """(n, dim) of every text."""
+        self.model.eval()
+        tokens = self.material.tokens
+        order = np.argsort([len(item) for item in tokens], kind="stable")
+        vectors = np.empty((len(tokens), int(self.model.config.hidden_size)), dtype=np.float32)
+        for first in range(0, len(order), 128):
+            batch = order[first : first + 128]
+            vectors[batch] = self._embed(batch).cpu().numpy()
+        return vectors
 
     def average(self) -> None:
         """Average the weights before and after matching in the share that the judge likes best."""
@@ -515,14 +597,24 @@ class _Run:
             return towards(self._embed(numbers), self._target(numbers))
         left, right, labels = self.material.sources[source]
         left, right, labels = left[cases], right[cases], labels[cases]
-        numbers, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        contrasts = self.recipe.contrast > 0 and set(labels.tolist()) <= {0.0, 1.0}
+        hard = self.hard[source][cases] if contrasts else np.empty(0, np.int64)
+        hard = hard[hard >= 0]
+        numbers, places = np.unique(np.concatenate([left, right, hard]), return_inverse=True)
         vectors = self._embed(numbers)
-        a, b = vectors[places[: len(left)]], vectors[places[len(left) :]]
+        a, b = vectors[places[: len(left)]], vectors[places[len(left) : 2 * len(left)]]
         truth = torch.from_numpy(labels).to(self.device)
         loss = cosent((a * b).sum(dim=1), truth, self.recipe.scale)
-        if self.recipe.contrast and set(labels.tolist()) <= {0.0, 1.0}:
-            same = torch.from_numpy(_same(left, right, labels)).to(self.device)
-            loss = loss + self.recipe.contrast * contrast(a, b, truth == 1, same, self.recipe.temperature)
+        if contrasts:
+            loss = loss + self.recipe.contrast * contrast(
+                a,
+                b,
+                truth == 1,
+                torch.from_numpy(_same(self.groups[source], left, right)).to(self.device),
+                self.recipe.temperature,
+                vectors[places[2 * len(left) :]],
+                torch.from_numpy(_same(self.groups[source], left, hard)).to(self.device),
+            )
         if self.recipe.hold and self.material.targets is not None:
             loss = loss + self.recipe.hold * towards(vectors, self._target(numbers))
         return loss
@@ -593,21 +685,29 @@ def _schedule(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
 
 
-def _same(
+def _groups(
     left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], labels: npt.NDArray[np.float32]
-) -> npt.NDArray[np.bool_]:
-    """(n, n): whether left i and right j mean the same, as far as the batch's own labels tell."""
-    group: dict[int, int] = {}
+) -> dict[int, int]:
+    """Text → a text that stands for all that mean the same, as far as matching pairs join them."""
+    joined: dict[int, int] = {}
 
     def root(text: int) -> int:
-        while group.setdefault(text, text) != text:
-            text = group[text]
+        while joined.setdefault(text, text) != text:
+            joined[text] = joined[joined[text]]
+            text = joined[text]
         return text
 
     for one, other, label in zip(left.tolist(), right.tolist(), labels.tolist(), strict=True):
         if label == 1:
-            group[root(one)] = root(other)
-    ours, theirs = (np.array([root(int(text)) for text in side]) for side in (left, right))
+            joined[root(one)] = root(other)
+    return {text: root(text) for text in list(joined)}
+
+
+def _same(
+    groups: Mapping[int, int], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """(n, m): whether left i and right j mean the same."""
+    ours, theirs = (np.array([groups.get(int(text), int(text)) for text in side]) for side in (left, right))
     return np.asarray(ours[:, None] == theirs[None, :])
 
 

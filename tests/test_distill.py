@@ -426,6 +426,32 @@ def test_progress_is_saved_once_a_minute_between_judgements(tmp_path: Path, monk
     assert same_weights(model, again.state_dict())
 
 
+def test_a_mined_negative_is_the_nearest_text_that_is_clearly_less_near_than_the_match() -> None:
+    def at(degrees: float) -> list[float]:
+        return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]
+
+    # 0 asks, 1 is its match; 2 is nearly as near (unlabelled, but surely the same), 3 is the hard one, 4 is far off.
+    vectors = np.array([at(0), at(20), at(22), at(40), at(90)], dtype=np.float32)
+    left, right = np.array([0, 3, 0]), np.array([1, 4, 2])
+    assert distill.mine(vectors, left, right, np.array([1, 0, 0], np.float32)).tolist() == [4, -1, -1]
+    left, right = np.array([0, 4, 0]), np.array([1, 3, 2])
+    assert distill.mine(vectors, left, right, np.array([1, 0, 0], np.float32)).tolist() == [3, -1, -1]
+    # What another pair says to be the same is no negative, however near.
+    left, right = np.array([0, 2, 2]), np.array([1, 1, 3])
+    assert distill.mine(vectors, left, right, np.array([1, 1, 1], np.float32)).tolist() == [-1, -1, -1]
+
+
+def test_hard_negatives_raise_the_contrastive_loss_unless_they_mean_the_same() -> None:
+    left, right = torch.eye(2, 3), torch.eye(2, 3)
+    matching, same = torch.tensor([True, True]), torch.eye(2, dtype=torch.bool)
+    near = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0, 0.2]]), dim=1)
+    without = distill.contrast(left, right, matching, same)
+    against = distill.contrast(left, right, matching, same, 0.05, near, torch.tensor([[False], [False]]))
+    alike = distill.contrast(left, right, matching, same, 0.05, near, torch.tensor([[True], [False]]))
+    assert float(against) > float(alike) >= float(without)
+    assert float(alike) == pytest.approx(float(without), abs=1e-6)
+
+
 # --- whole trainings -----------------------------------------------------------------------------
 
 WORDS = "abcdefgh"
