@@ -147,7 +147,7 @@ def test_a_pulled_checkpoint_works_and_is_not_fetched_again(fake: FakeHub, machi
             "shape:             4 layers, hidden 48, vocabulary 21,128",
             "parameters:        1,152,000",
             "pooling:           mean, at most 256 tokens",
-            "weights:           converted to safetensors now",
+            "weights:           model.safetensors, converted now",
             "sentences:         到期不能按时还款怎么办 / 剩余欠款还有多少？",
             "norms:             1.0000, 1.0000",
             f"similarity:        {first @ second:.4f}",
