@@ -150,7 +150,7 @@ def choose(reader: Reader, texts: list[str], wanted: int) -> list[int]:
     used = Counter(number for encoding in full.encode_batch(texts) for number in encoding.ids)
     keep = dict.fromkeys(range(len(SPECIAL)))
     keep.update(dict.fromkeys(number for number, times in used.most_common() if times > 1 or number < 50_000))
-    order = sorted(range(len(SPECIAL), len(reader.pieces)), key=lambda number: -reader.scores[number])
+    order = sorted(range(len(SPECIAL), min(MASK, len(reader.pieces))), key=lambda number: -reader.scores[number])
     keep.update(
         dict.fromkeys(number for number in order if _chinese(reader.pieces[number]) and len(reader.pieces[number]) == 1)
     )
