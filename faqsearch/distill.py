@@ -34,10 +34,10 @@ from torch.nn import functional
 
 from faqsearch import checkpoint, measure, registry
 from faqsearch.checkpoint import DEFAULT_MAX_LENGTH
-from faqsearch.encoder import load_quietly, pool, positions, put_in_lower_case, resolve_device
+from faqsearch.encoder import load_quietly, padded, pool, positions, put_in_lower_case, resolve_device
 from faqsearch.errors import EncoderError, TableError
 from faqsearch.model import Progress
-from faqsearch.pairs import Pairs
+from faqsearch.pairs import Pairs, join
 
 Model: TypeAlias = Any  # a transformers model, untyped
 Vectors = npt.NDArray[np.float32]
@@ -380,15 +380,9 @@ def embed(
 ) -> torch.Tensor:
     """(n, dim) unit embeddings by masked mean pooling; gradients flow."""
     device = device or next(model.parameters()).device
-    width = max(1, max(map(len, tokens)))
-    ids = np.full((len(tokens), width), pad, dtype=np.int64)
-    mask = np.zeros((len(tokens), width), dtype=np.int64)
-    for row, item in enumerate(tokens):
-        ids[row, : len(item)] = item
-        mask[row, : len(item)] = 1
-    attention = torch.from_numpy(mask).to(device)
+    ids, attention = (side.to(device) for side in padded(tokens, pad))
     with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-        hidden = model(input_ids=torch.from_numpy(ids).to(device), attention_mask=attention)[0]
+        hidden = model(input_ids=ids, attention_mask=attention)[0]
     return functional.normalize(pool(hidden.float(), attention, "mean"), dim=-1)
 
 
@@ -436,6 +430,11 @@ def train(
         run.average()
     run.choose()
     return run.points
+
+
+def best_of(points: Sequence[Point]) -> Point:
+    """The best of all judgements; of equally good ones the averaged weights'."""
+    return max(points, key=lambda point: (point.figure, point.phase == "average"))
 
 
 class _Run:
@@ -551,9 +550,8 @@ class _Run:
         self._save(None, 0, None, 0.0, 0)
 
     def choose(self) -> None:
-        """Take the weights that were judged best of all; of equally good ones the averaged."""
-        best = max(self.points, key=lambda point: (point.figure, point.phase == "average"))
-        self.model.load_state_dict(self.best[best.phase])
+        """Take the weights that were judged best of all."""
+        self.model.load_state_dict(self.best[best_of(self.points).phase])
 
     def resume(self) -> None:
         """Go on from what an earlier run saved, if there is something."""
@@ -689,18 +687,8 @@ def _groups(
     left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], labels: npt.NDArray[np.float32]
 ) -> dict[int, int]:
     """Text → a text that stands for all that mean the same, as far as matching pairs join them."""
-    joined: dict[int, int] = {}
-
-    def root(text: int) -> int:
-        while joined.setdefault(text, text) != text:
-            joined[text] = joined[joined[text]]
-            text = joined[text]
-        return text
-
-    for one, other, label in zip(left.tolist(), right.tolist(), labels.tolist(), strict=True):
-        if label == 1:
-            joined[root(one)] = root(other)
-    return {text: root(text) for text in list(joined)}
+    rows = zip(left.tolist(), right.tolist(), labels.tolist(), strict=True)
+    return join((one, other) for one, other, label in rows if label == 1)
 
 
 def _same(
@@ -790,7 +778,7 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
     material = Material(tokens, targets, texts, sources)
     judge = pair_judge(job.judged, tokenizer, int(model.config.pad_token_id or 0))
     points = train(model, material, job.recipe, judge, work, progress=progress, tell=tell)
-    best = max(points, key=lambda point: (point.figure, point.phase == "average"))
+    best = best_of(points)
     write_student(model, tokenizer, job.output)
     (job.output / "README.md").write_text(_model_card(job, points[0], best), "utf-8")
     shutil.rmtree(work)

@@ -174,14 +174,8 @@ class TransformerEncoder:
     @torch.inference_mode()
     def _forward(self, tokens: list[list[int]]) -> Embeddings:
         """(batch, dim) unit embeddings of one batch of token ids."""
-        width = max(1, max(map(len, tokens)))
-        ids = np.full((len(tokens), width), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(tokens), width), dtype=np.int64)
-        for row, item in enumerate(tokens):
-            ids[row, : len(item)] = item
-            mask[row, : len(item)] = 1
-        attention = torch.from_numpy(mask).to(self.device)
-        hidden = self._model(input_ids=torch.from_numpy(ids).to(self.device), attention_mask=attention)[0]
+        ids, attention = (side.to(self.device) for side in padded(tokens, self._pad_id))
+        hidden = self._model(input_ids=ids, attention_mask=attention)[0]
         pooled = pool(hidden.float(), attention, self.pooling)
         unit: Embeddings = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return unit
@@ -240,6 +234,17 @@ def positions(config: Any) -> int | None:  # noqa: ANN401 - transformers' config
 def put_in_lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - tokenizers.Tokenizer, which has no types
     """Let a tokenizer put texts in lower case first, as `do_lower_case` asks for."""
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *filter(None, [tokenizer.normalizer])])
+
+
+def padded(tokens: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token ids, 1 for a token and 0 for padding) of a batch, both (batch, longest)."""
+    width = max(1, max(map(len, tokens)))
+    ids = np.full((len(tokens), width), pad, dtype=np.int64)
+    mask = np.zeros((len(tokens), width), dtype=np.int64)
+    for row, item in enumerate(tokens):
+        ids[row, : len(item)] = item
+        mask[row, : len(item)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

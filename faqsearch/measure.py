@@ -7,6 +7,7 @@ written, as the published model cards do; for retrieval texts are folded first, 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from faqsearch import evaluate, tables
 from faqsearch.errors import TableError
 from faqsearch.model import Progress, RowError
-from faqsearch.pairs import Pairs
+from faqsearch.pairs import Pairs, join
 from faqsearch.text import normalise
 
 if TYPE_CHECKING:
@@ -85,21 +86,10 @@ def score_pairs(name: str, encoder: Encoder, pairs: Pairs, progress: Progress | 
 
 def hold_out(pairs: Pairs, *, share: float = 0.1, seed: int = 0) -> tuple[Pairs, Pairs]:
     """(the rest, held out): split pairs so that no text stands on both sides. Texts that pairs join stay together."""
-    joined: dict[str, str] = {}
-
-    def group(text: str) -> str:
-        while joined.setdefault(text, text) != text:
-            joined[text] = joined[joined[text]]
-            text = joined[text]
-        return text
-
-    for left, right in zip(pairs.left, pairs.right, strict=True):
-        joined[group(left)] = group(right)
-    groups = list(dict.fromkeys(map(group, pairs.left)))
+    group = join(zip(pairs.left, pairs.right, strict=True))
+    sizes = Counter(group[left] for left in pairs.left)
+    groups = list(sizes)
     order = np.random.default_rng(seed).permutation(len(groups))
-    sizes: dict[str, int] = {}
-    for left in pairs.left:
-        sizes[group(left)] = sizes.get(group(left), 0) + 1
     held: set[str] = set()
     count = 0
     for index in order:
@@ -109,7 +99,7 @@ def hold_out(pairs: Pairs, *, share: float = 0.1, seed: int = 0) -> tuple[Pairs,
 
     def part(inside: bool) -> Pairs:
         rows = [
-            row for row in zip(pairs.left, pairs.right, pairs.labels, strict=True) if (group(row[0]) in held) == inside
+            row for row in zip(pairs.left, pairs.right, pairs.labels, strict=True) if (group[row[0]] in held) == inside
         ]
         left, right, labels = zip(*rows, strict=True) if rows else ((), (), ())
         return Pairs(pairs.name, tuple(left), tuple(right), tuple(labels))
@@ -161,17 +151,12 @@ class RetrievalScores:
 
 def score_retrieval(name: str, encoder: Encoder, task: Retrieval, progress: Progress | None = None) -> RetrievalScores:
     """Search for every query among the stored questions, exactly."""
-    stored = encoder.encode([normalise(text) for text in task.stored], progress=progress)
-    queries = encoder.encode([normalise(text) for text in task.queries], query=True, progress=progress)
-    found = list(_search(queries, stored, np.asarray(task.entries)))
-    return summarise(name, task.expected, found, len(task.stored))
+    return summarise(name, task.expected, _retrieve(encoder, task, progress), len(task.stored))
 
 
 def quick_retrieval(encoder: Encoder, task: Retrieval) -> tuple[float, float]:
     """(accuracy@1, AUC of answerable or not) alone, without intervals; 0 where one has no meaning."""
-    stored = encoder.encode([normalise(text) for text in task.stored])
-    queries = encoder.encode([normalise(text) for text in task.queries], query=True)
-    best = [hits[0] for hits in _search(queries, stored, np.asarray(task.entries))]
+    best = [hits[0] for hits in _retrieve(encoder, task)]
     answerable = [bool(right) for right in task.expected]
     right = [entry in wanted for (entry, _), wanted in zip(best, task.expected, strict=True) if wanted]
     auc = evaluate.roc_auc([score for _, score in best], answerable)
@@ -284,24 +269,14 @@ def retrieval_from_pairs(pairs: Pairs, *, seed: int = 0) -> Retrieval:
         TableError: no pair is labelled as matching.
     """
     top = max(pairs.labels)
-    joined: dict[str, str] = {}  # text → another of its entry; the last of the chain stands for the entry
-
-    def entry(text: str) -> str:
-        while joined[text] != text:
-            joined[text] = joined[joined[text]]
-            text = joined[text]
-        return text
-
     texts = dict.fromkeys((*pairs.left, *pairs.right))
-    joined.update((text, text) for text in texts)
-    on_the_right: set[str] = set()
-    for left, right, label in zip(pairs.left, pairs.right, pairs.labels, strict=True):
-        if label == top > 0 and left != right:
-            joined[entry(left)] = entry(right)
-            on_the_right.add(right)
+    rows = zip(pairs.left, pairs.right, pairs.labels, strict=True)
+    matches = [(left, right) for left, right, label in rows if label == top > 0 and left != right]
+    on_the_right = {right for _, right in matches}
+    entry = {**{text: text for text in texts}, **join(matches)}
     members: dict[str, list[str]] = {}
     for text in texts:
-        members.setdefault(entry(text), []).append(text)
+        members.setdefault(entry[text], []).append(text)
     asked = {name: of_entry for name, of_entry in members.items() if len(of_entry) > 1}
     if not asked:
         raise TableError(f"{pairs.name} holds no matching pair of different texts; expected labels with a 1")
@@ -310,14 +285,21 @@ def retrieval_from_pairs(pairs: Pairs, *, seed: int = 0) -> Retrieval:
         # Where each stands on the right of another, the first is the query.
         queries.update((text, name) for text in [text for text in of_entry if text not in on_the_right] or of_entry[:1])
     lost = set(np.random.default_rng(seed).permutation(list(asked))[: len(asked) // 2].tolist())
-    stored = [text for text in texts if text not in queries and entry(text) not in lost]
+    stored = [text for text in texts if text not in queries and entry[text] not in lost]
     number = {name: index for index, name in enumerate(members)}
     return Retrieval(
         queries=tuple(queries),
         expected=tuple(frozenset() if name in lost else frozenset({number[name]}) for name in queries.values()),
         stored=tuple(stored),
-        entries=tuple(number[entry(text)] for text in stored),
+        entries=tuple(number[entry[text]] for text in stored),
     )
+
+
+def _retrieve(encoder: Encoder, task: Retrieval, progress: Progress | None = None) -> list[list[tuple[int, float]]]:
+    """For each query (entry, score) of the first 10 entries; both sides folded, as a search folds them."""
+    stored = encoder.encode([normalise(text) for text in task.stored], progress=progress)
+    queries = encoder.encode([normalise(text) for text in task.queries], query=True, progress=progress)
+    return list(_search(queries, stored, np.asarray(task.entries)))
 
 
 def _search(

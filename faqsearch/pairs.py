@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from faqsearch.errors import TableError
 from faqsearch.files import UNDECODED, Broken, cell_text, detect_encoding, open_rows, read_head
@@ -16,6 +16,8 @@ NAMES = (("sentence1", "text1", "question1"), ("sentence2", "text2", "question2"
 """The columns of a file of pairs, each with the other names that are in use for it."""
 _EXPECTED = "expected columns sentence1, sentence2 and label (or score), or three without a header"
 _TOLD = 10
+
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,25 @@ class Pairs:
     def binary(self) -> bool:
         """Whether the labels are only 1 and 0."""
         return set(self.labels) <= {0.0, 1.0}
+
+
+def join(pairs: Iterable[tuple[T, T]]) -> dict[T, T]:
+    """Each text of these pairs → one text that stands for all which pairs join, directly or through others.
+
+    >>> join([("a", "b"), ("c", "d"), ("b", "e")])
+    {'a': 'e', 'b': 'e', 'c': 'd', 'd': 'd', 'e': 'e'}
+    """
+    joined: dict[T, T] = {}  # text → another of its group; the last of the chain stands for it
+
+    def stands_for(text: T) -> T:
+        while joined.setdefault(text, text) != text:
+            joined[text] = joined[joined[text]]
+            text = joined[text]
+        return text
+
+    for one, other in pairs:
+        joined[stands_for(one)] = stands_for(other)
+    return {text: stands_for(text) for text in list(joined)}
 
 
 def read_pairs(path: str | Path, name: str | None = None) -> Pairs:
