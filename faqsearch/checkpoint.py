@@ -208,6 +208,19 @@ def check_files(path: Path) -> None:
             raise EncoderError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
 
 
+def require(path: Path) -> Modules:
+    """The modules of a checkpoint that has all its files.
+
+    Raises:
+        DamagedCheckpointError: a file is missing or damaged.
+        EncoderError: modules that are not supported, or converted weights that are no longer true.
+    """
+    modules = read_modules(path)
+    check_files(modules.transformer)
+    check_conversion(modules.transformer)
+    return modules
+
+
 def read_modules(path: Path) -> Modules:
     """What sentence-transformers' files in a folder say; mean pooling over 256 tokens where there are none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -226,13 +226,13 @@ def _report(job: Job, outcome: Outcome, scores: Sequence[RetrievalScores], serve
         speeds += measure.measure_speed(ref, encoder, measure.sample_questions(_TIMED))
     if as_json:
         printing.print_json({
-            "folder": str(outcome.folder),
-            "start": asdict(outcome.start),
-            "best": asdict(outcome.best),
-            "points": [asdict(point) for point in outcome.points],
+            "folder": outcome.folder,
+            "start": outcome.start,
+            "best": outcome.best,
+            "points": outcome.points,
             "pairs": [{"encoder": row.encoder, "set": row.set, "spearman": row.spearman} for row in rows],
             "gaps": [printing.gap_fields(gap) for gap in measure.gaps(speeds)],
-            "hit_tests": [asdict(score) for score in scores],
+            "hit_tests": scores,
             "in_service": served,
         })  # fmt: skip
         return

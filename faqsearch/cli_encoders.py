@@ -62,7 +62,7 @@ def model_list(as_json: Json = False) -> None:
     else:
         infos = registry.encoders()
     if as_json:
-        printing.print_json({"encoders": [{**asdict(info), "folder": _text(info.folder)} for info in infos]})
+        printing.print_json({"encoders": infos})
     else:
         printing.print_encoders(infos)
 
@@ -77,7 +77,7 @@ def model_pull(name: Name, as_json: Json = False) -> None:
     """
     folder = registry.pull(name, bars=sys.stderr.isatty())
     if as_json:
-        printing.print_json({"name": name, "folder": str(folder), "revision": folder.name})
+        printing.print_json({"name": name, "folder": folder, "revision": folder.name})
     else:
         typer.echo(f"{name}: {folder}")
         printing.note(f"run `faqsearch model check {name}` to see that it works")
@@ -92,7 +92,7 @@ def model_check(name: Name, as_json: Json = False) -> None:
     """
     check = registry.check(name, device=_settings().device)
     if as_json:
-        printing.print_json({**asdict(check), "folder": str(check.folder)})
+        printing.print_json(check)
     else:
         printing.print_encoder_check(check)
     for text in check.notes:
@@ -192,7 +192,7 @@ def evaluate_retrieval(
             for name, encoder in _each(encoders):
                 scores.append(measure.score_retrieval(name, encoder, task, _named(progress, name)))
     if as_json:
-        printing.print_json({"scores": [asdict(item) for item in scores]})
+        printing.print_json({"scores": scores})
     else:
         printing.print_retrieval_scores(scores, markdown)
 
@@ -235,11 +235,10 @@ def evaluate_speed(
                 speeds += measure.measure_speed(name, encoder, sentences, _named(progress, f"{name} {place}"))
     gaps = measure.gaps(speeds)
     if as_json:
-        published = {name: asdict(speed) for name, speed in benchmark.PUBLISHED_SPEED.items()}
         printing.print_json({
-            "speeds": [asdict(speed) for speed in speeds],
+            "speeds": speeds,
             "gaps": [printing.gap_fields(gap) for gap in gaps],
-            "published": published,
+            "published": benchmark.PUBLISHED_SPEED,
         })  # fmt: skip
     else:
         printing.print_speeds(speeds, gaps, markdown)
@@ -346,7 +345,3 @@ def _named(progress: Progress | None, name: str) -> Progress | None:
 
 def _without(item: Any, *names: str) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
     return {name: value for name, value in asdict(item).items() if name not in names}
-
-
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None

@@ -28,10 +28,9 @@ from faqsearch.checkpoint import (
     PICKLED,
     SAFE,
     Pooling,
-    check_conversion,
-    check_files,
     note_conversion,
     read_modules,
+    require,
     telling,
 )
 from faqsearch.errors import DamagedCheckpointError, EncoderError
@@ -93,9 +92,7 @@ class TransformerEncoder:
         self.batch_size = batch_size
         self._cure = cure
         with telling(cure):
-            modules = read_modules(self.path)
-            check_files(modules.transformer)
-            check_conversion(modules.transformer)
+            modules = require(self.path)
             with load_quietly(self.path):
                 self._tokenizer = _load_tokenizer(modules.transformer)
                 self._model = _load_model(modules.transformer).to(self.device)

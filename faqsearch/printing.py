@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 import typer
@@ -62,7 +63,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - JSON

@@ -92,7 +92,7 @@ E5 cards ask for `query: ` on both sides where questions are compared with quest
 
 def normal_ref(ref: str) -> str:
     """The reference as it is stored with a corpus: a folder by its absolute path, so that it works from anywhere."""
-    if ref and ref not in CHECKPOINTS and Path(ref).expanduser().is_dir():
+    if ref not in CHECKPOINTS and _is_folder(ref):
         return str(Path(ref).expanduser().resolve())
     return ref
 
@@ -106,7 +106,7 @@ def resolve(ref: str) -> Path:
     known = CHECKPOINTS.get(ref)
     if known and known.folder:
         return known.folder
-    if not known and ref and Path(ref).expanduser().is_dir():
+    if not known and _is_folder(ref):
         return Path(ref).expanduser()
     if source := _source(ref):
         if folder := hub.cached(*source):
@@ -123,7 +123,11 @@ def _source(ref: str) -> tuple[str, str | None] | None:
     known = CHECKPOINTS.get(ref)
     if known:
         return (known.source, known.revision) if known.folder is None else None
-    return hub.split(ref) if hub.is_name(ref) else None
+    return hub.split(ref) if hub.is_name(ref) and not _is_folder(ref) else None
+
+
+def _is_folder(ref: str) -> bool:
+    return bool(ref) and Path(ref).expanduser().is_dir()
 
 
 def require(ref: str) -> Path:
@@ -134,9 +138,7 @@ def require(ref: str) -> Path:
     """
     folder = resolve(ref)
     with checkpoint.telling(cure(ref)):
-        transformer = checkpoint.read_modules(folder).transformer
-        checkpoint.check_files(transformer)
-        checkpoint.check_conversion(transformer)
+        checkpoint.require(folder)
     return folder
 
 
@@ -144,7 +146,7 @@ def cure(ref: str) -> str:
     """What mends a damaged checkpoint."""
     if ref in CHECKPOINTS and CHECKPOINTS[ref].folder:
         return "install faqsearch again"
-    if (ref in CHECKPOINTS or not Path(ref).expanduser().is_dir()) and _source(ref):
+    if _source(ref):
         return f"run `faqsearch model pull {ref}`"
     return "copy it again"
 
@@ -196,19 +198,19 @@ def encoders(used: Sequence[tuple[str, str]] = ()) -> list[EncoderInfo]:
 
 def _describe(ref: str, corpora: tuple[str, ...]) -> EncoderInfo:
     known = CHECKPOINTS.get(ref)
+    source = _source(ref)
     folder: Path | None = None
     where: EncoderPlace
     dim = known.shape.hidden if known else None
     try:
         folder = resolve(ref)
-        where = "embedded" if known and known.folder else "downloaded" if _source(ref) else "folder"
+        where = "embedded" if known and known.folder else "downloaded" if source else "folder"
         checkpoint.check_files(checkpoint.read_modules(folder).transformer)
         dim = checkpoint.read_shape(folder).hidden
     except DamagedCheckpointError:
         where = "incomplete"
     except EncoderError:
         where = "missing" if folder is None else "unusable"
-    source = _source(ref)
     return EncoderInfo(
         name=ref,
         source=known.source if known else source[0] if source else "own",
@@ -235,7 +237,7 @@ def pull(ref: str, *, bars: bool = False) -> Path:
     if ref in CHECKPOINTS and CHECKPOINTS[ref].folder:
         raise EncoderError(f"{ref!r} ships with faqsearch; there is nothing to download")
     source = _source(ref)
-    if source is None or (ref not in CHECKPOINTS and Path(ref).expanduser().is_dir()):
+    if source is None:
         raise EncoderError(
             f"{ref!r} cannot be downloaded; expected {', '.join(name for name in CHECKPOINTS if _source(name))},"
             " or a Hugging Face name (owner/name)"
