@@ -631,11 +631,11 @@ class _Run:
         best = max((point.figure for point in self.points if point.phase == phase), default=-math.inf)
         point = Point(phase, step, loss, figure, dict(details))
         self.points.append(point)
-        weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        if not self.best:
-            self.best["start"] = weights
-        if figure > best:
-            self.best[phase] = weights
+        if figure > best or not self.best:
+            weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best.setdefault("start", weights)
+            if figure > best:
+                self.best[phase] = weights
         if self.tell:
             parts = ", ".join(f"{name} {100 * value:.2f}" for name, value in details.items())
             self.tell(f"{phase} {step}: loss {loss:.4f}, judged {100 * figure:.2f} ({parts})")

@@ -248,10 +248,7 @@ def retrieval_from_tables(tests: str | Path, stored: str | Path) -> Retrieval:
             f"{stored} has {len(rejected)} rows that cannot be taken, {'; '.join(rejected[:5])}; mend them"
         )
     read = tables.read_hit_tests(tests)
-    if unknown := [test for test in read if test.expected and test.expected not in numbers]:
-        named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        raise TableError(f"{tests}: {stored} has no entries {named}{more}; expected keys of its entries")
+    tables.check_expected(tests, read, numbers, str(stored))
     return retrieval_from_tests(
         [(test.query, numbers[test.expected] if test.expected else None) for test in read], questions
     )

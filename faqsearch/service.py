@@ -943,12 +943,7 @@ class FaqSearch:
     def _expected(self, path: str | Path, corpus: Corpus, tests: Sequence[HitTest]) -> dict[str, int]:
         """Entry ids by the keys that hit tests name."""
         expected = self._store.entry_ids(corpus.id, [test.expected for test in tests if test.expected])
-        if unknown := [test for test in tests if test.expected and test.expected not in expected]:
-            named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
-            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-            raise TableError(
-                f"{path}: corpus {corpus.name!r} has no entries {named}{more}; expected keys of its entries"
-            )
+        tables.check_expected(path, tests, expected, f"corpus {corpus.name!r}")
         return expected
 
     def status(self) -> Status:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import islice
@@ -441,6 +441,19 @@ def read_hit_tests(path: str | Path) -> list[HitTest]:
     if not tests:
         raise TableError(f"{path} holds no hit tests")
     return tests
+
+
+def check_expected(path: str | Path, tests: Sequence[HitTest], known: Container[str], where: str) -> None:
+    """Refuse hit tests whose entries are not there.
+
+    Raises:
+        TableError: naming the first of the unknown keys by line.
+    """
+    unknown = [test for test in tests if test.expected and test.expected not in known]
+    if unknown:
+        named = ", ".join(f"{test.expected!r} (line {test.line})" for test in unknown[:10])
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise TableError(f"{path}: {where} has no entries {named}{more}; expected keys of its entries")
 
 
 def read_queries(path: str | Path) -> list[tuple[int, str]]:
