@@ -23,6 +23,18 @@ SOURCES = {
 REAL_VOCABULARY = 21_128
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+FILES = {
+    "config.json": b'{"hidden_size": 2}',
+    "model.safetensors": b"weights, as far as a fingerprint knows",
+    "vocab.txt": b"[PAD]\n[UNK]\n",
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b'{"do_lower_case": true}',
+    "modules.json": b'[{"type": "x.Transformer", "path": ""}]',
+    "sentence_bert_config.json": b'{"max_seq_length": 64}',
+    "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
+}
+"""The files of a checkpoint, as far as naming, finding and comparing them goes."""
+
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _MARKS = "，。？！；：、“”‘’（）《》…—·￥~@#$%^&*()_+-=[]{}|;:'\",.<>/?!"
 
@@ -35,6 +47,14 @@ def vocabulary(size: int) -> tuple[str, ...]:
     characters = [chr(code) for code in range(0x4E00, 0x9FA6)]
     pieces += [*characters, *(f"##{character}" for character in characters)]  # as in the published one
     return tuple(pieces[:size])
+
+
+def write_files(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+    """A folder with these files, which no encoder can be loaded from."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def write_published(

@@ -8,33 +8,16 @@ from typing import Any
 
 import checkpoints
 import pytest
+from checkpoints import FILES, write_files
 
 from faqsearch import checkpoint, registry
 from faqsearch.checkpoint import PICKLED, SAFE, Modules, Shape, check_files, fingerprint, read_modules
 from faqsearch.encoder import TransformerEncoder
 from faqsearch.errors import DamagedCheckpointError, EncoderError
 
-FILES = {
-    "config.json": b'{"hidden_size": 2}',
-    "model.safetensors": b"weights, as far as a fingerprint knows",
-    "vocab.txt": b"[PAD]\n[UNK]\n",
-    "tokenizer.json": b'{"version": "1.0"}',
-    "tokenizer_config.json": b'{"do_lower_case": true}',
-    "modules.json": b'[{"idx": 0}]',
-    "sentence_bert_config.json": b'{"max_seq_length": 64}',
-    "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
-}
-
-
-def write_checkpoint(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
 
 def test_equal_checkpoints_have_equal_fingerprints_wherever_they_lie(tmp_path: Path) -> None:
-    one, two = write_checkpoint(tmp_path / "one"), write_checkpoint(tmp_path / "二")
+    one, two = write_files(tmp_path / "one"), write_files(tmp_path / "二")
     assert checkpoint.fingerprint(one) == checkpoint.fingerprint(two)
     (two / "README.md").write_text("what does not change an embedding does not count")
     assert checkpoint.fingerprint(one) == checkpoint.fingerprint(two)
@@ -42,7 +25,7 @@ def test_equal_checkpoints_have_equal_fingerprints_wherever_they_lie(tmp_path: P
 
 @pytest.mark.parametrize("name", [*FILES, "pytorch_model.bin", "vocab.json", "merges.txt", "added_tokens.json"])
 def test_any_byte_of_weights_tokenizer_or_settings_changes_the_fingerprint(tmp_path: Path, name: str) -> None:
-    folder = write_checkpoint(tmp_path, {**FILES, name: FILES.get(name, b"abc")})
+    folder = write_files(tmp_path, {**FILES, name: FILES.get(name, b"abc")})
     before = checkpoint.fingerprint(folder)
     data = bytearray((folder / name).read_bytes())
     seen = {before}
@@ -59,8 +42,8 @@ def test_any_byte_of_weights_tokenizer_or_settings_changes_the_fingerprint(tmp_p
 
 
 def test_bytes_that_move_from_one_file_to_another_change_the_fingerprint(tmp_path: Path) -> None:
-    one = write_checkpoint(tmp_path / "one", {**FILES, "vocab.json": b"ab", "vocab.txt": b"c"})
-    two = write_checkpoint(tmp_path / "two", {**FILES, "vocab.json": b"a", "vocab.txt": b"bc"})
+    one = write_files(tmp_path / "one", {**FILES, "vocab.json": b"ab", "vocab.txt": b"c"})
+    two = write_files(tmp_path / "two", {**FILES, "vocab.json": b"a", "vocab.txt": b"bc"})
     assert checkpoint.fingerprint(one) != checkpoint.fingerprint(two)
 
 
@@ -69,7 +52,7 @@ def test_what_lies_in_a_module_s_folder_of_any_name_counts(tmp_path: Path) -> No
     modules = [{"type": "x.Transformer", "path": "transformer"}, {"type": "x.Pooling", "path": "pooling"}]
     settings = {"modules.json": json.dumps(modules).encode(), "pooling/config.json": b'{"pooling_mode": "cls"}'}
     inner = {f"transformer/{name}": FILES[name] for name in ("config.json", "model.safetensors", "vocab.txt")}
-    folder = write_checkpoint(tmp_path, {**settings, **inner})
+    folder = write_files(tmp_path, {**settings, **inner})
     assert read_modules(folder) == Modules(folder / "transformer", "cls")
     seen = {fingerprint(folder)}
     for name in ("pooling/config.json", *inner):

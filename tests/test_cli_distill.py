@@ -8,15 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
 from checkpoints import write_published
+from conftest import Run
 
-from faqsearch import cli, cli_distill, distill, measure, registry
+from faqsearch import cli_distill, distill, measure, registry
 
 # The questions of the tests; nothing but characters that they share tells which mean the same.
 QUESTIONS = list(measure.sample_questions(60))
@@ -38,8 +38,6 @@ HITS = [
     ("附近有火车站么", ""),
     ("地球离月亮多远", ""),
 ]
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def write_pairs(path: Path, questions: list[str]) -> Path:
@@ -66,9 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Run) -> Run:
     """Run a command in this process, with the data of a new home: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "_prepare_streams", lambda: None)  # the captured streams are not the real ones
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))
     monkeypatch.setattr(measure, "BATCH_SIZES", (8, 16))
     monkeypatch.setattr(cli_distill, "_TIMED", 20)
@@ -76,18 +73,7 @@ def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("FAQSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(home)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["faqsearch", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return run
+    return command
 
 
 # --- the whole command ---------------------------------------------------------------------------

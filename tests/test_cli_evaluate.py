@@ -6,15 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
 from checkpoints import SOURCES, place
+from conftest import Run
 
-from faqsearch import cli, measure, registry
+from faqsearch import measure, registry
 from faqsearch.benchmark import COLUMNS, PUBLISHED_SPEED
 
 PAIR_KEYS = ["encoder", "set", "pairs", "matching", "spearman", "pearson", "auc", "average_precision", "best_f1",
@@ -84,29 +84,14 @@ def faqsearch(home: Path, *args: str, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, command: Run) -> Run:
     """Run a command in this process, which is quicker: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli, "_prepare_streams", lambda: None)  # the captured streams are not the real ones
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))
     monkeypatch.setenv("FAQSEARCH_DEVICE", "cpu")
     monkeypatch.chdir(home)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["faqsearch", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    return run
+    return command
 
 
 def tables(markdown: str) -> list[list[list[str]]]:

@@ -11,28 +11,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from checkpoints import COMMIT, SOURCES, place, snapshot, write, write_published
+from checkpoints import COMMIT, FILES, SOURCES, place, snapshot, write, write_files, write_published
 
 from faqsearch import registry
 from faqsearch.errors import EncoderError
-
-FILES = {
-    "config.json": b'{"hidden_size": 2}',
-    "model.safetensors": b"weights, as far as a fingerprint knows",
-    "vocab.txt": b"[PAD]\n[UNK]\n",
-    "tokenizer.json": b'{"version": "1.0"}',
-    "tokenizer_config.json": b'{"do_lower_case": true}',
-    "modules.json": b'[{"type": "x.Transformer", "path": ""}]',
-    "sentence_bert_config.json": b'{"max_seq_length": 64}',
-    "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
-}
-
-
-def checkpoint(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.fixture
@@ -52,7 +34,7 @@ def test_the_embedded_encoder_lies_in_the_package() -> None:
 
 
 def test_a_folder_is_stored_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = checkpoint(tmp_path / "模型" / "bert")
+    folder = write_files(tmp_path / "模型" / "bert")
     monkeypatch.chdir(tmp_path)
     for ref in (str(folder), "模型/bert", "./模型/bert", "模型/../模型/bert/"):
         assert registry.normal_ref(ref) == str(folder)
@@ -64,7 +46,7 @@ def test_a_folder_is_stored_by_its_absolute_path(tmp_path: Path, monkeypatch: py
 def test_a_folder_named_like_the_embedded_encoder_does_not_replace_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint(tmp_path / "embedded")
+    write_files(tmp_path / "embedded")
     monkeypatch.chdir(tmp_path)
     assert registry.normal_ref("embedded") == "embedded"
     assert registry.resolve("embedded").parent.name == "assets"
@@ -76,7 +58,7 @@ def test_a_hugging_face_name_is_found_in_the_local_cache(
     monkeypatch.chdir(tmp_path)
     revision = "0123456789abcdef0123456789abcdef01234567"
     root = hub / "models--someone--small-bert"
-    snapshot = checkpoint(root / "snapshots" / revision)
+    snapshot = write_files(root / "snapshots" / revision)
     (root / "refs").mkdir()
     (root / "refs" / "main").write_text(revision)
     assert registry.normal_ref("someone/small-bert") == "someone/small-bert"
@@ -105,7 +87,7 @@ def test_an_unknown_reference_is_one_line_that_says_what_would_work(
 
 
 def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
-    file = checkpoint(tmp_path) / "config.json"
+    file = write_files(tmp_path) / "config.json"
     with pytest.raises(EncoderError, match="expected embedded, general"):
         registry.resolve(str(file))
 
@@ -114,7 +96,7 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_that_holds_no_checkpoint_has_no_fingerprint(tmp_path: Path, missing: str) -> None:
     """Else a mistyped folder would be taken for a corpus's encoder, and told only at the next rebuild."""
     files = {name: content for name, content in FILES.items() if missing and name != missing}
-    folder = checkpoint(tmp_path, files)
+    folder = write_files(tmp_path, files)
     with pytest.raises(EncoderError, match="checkpoint") as caught:
         registry.fingerprint(str(folder))
     assert str(folder) in str(caught.value)
@@ -148,11 +130,11 @@ def test_the_cure_follows_from_where_a_checkpoint_comes_from(
 def test_a_folder_named_like_a_published_encoder_does_not_replace_it(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint(tmp_path / "finance")
+    write_files(tmp_path / "finance")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EncoderError, match="'finance' is not on this machine"):
         registry.require("finance")
-    there = checkpoint(snapshot(hub, SOURCES["finance"][0]))
+    there = write_files(snapshot(hub, SOURCES["finance"][0]))
     assert registry.normal_ref("finance") == "finance"
     assert registry.require("finance") == there
     assert registry.normal_ref("./finance") == str(tmp_path / "finance")
