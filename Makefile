@@ -1,6 +1,7 @@
 # make run    set up, import the sample corpora, answer a question from each, open the web UI
 # make test   set up, run every test
 # make lint   ruff and mypy
+# make bench  time it against what people would use instead, and keep the results in benchmarks/results
 # make clean  remove the environment, the sample database and the indexes
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ FAISS := $(if $(shell nvidia-smi -L 2>/dev/null | grep GPU),gpu,cpu)
 
 SAMPLES := general:data/general.csv open-domain:data/open_domain.csv finance:data/finance.csv
 
-.PHONY: run samples test lint setup clean
+.PHONY: run samples test lint bench setup clean
 .DEFAULT_GOAL := run
 
 run: setup samples
@@ -42,6 +43,11 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/bench
+	@for name in encoding query importing rebuilding scale peers; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
+
 setup: $(VENV)/faiss-$(FAISS)
 
 $(BIN)/python:
@@ -60,6 +66,10 @@ $(VENV)/faiss-$(FAISS): $(BIN)/python pyproject.toml
 
 $(VENV)/dev: $(VENV)/faiss-$(FAISS)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/faiss-$(FAISS)
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
 clean:

@@ -103,6 +103,24 @@ def weights_file(folder: Path) -> Path:
     return found
 
 
+def weights_parts(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights: one, or those that an index lists.
+
+    Raises:
+        DamagedCheckpointError: there is none, or one of several is missing.
+    """
+    weights = weights_file(folder)
+    if not weights.name.endswith(".index.json"):
+        return [weights]
+    listed = read_object(weights).get("weight_map")
+    parts = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+    if not parts:
+        raise DamagedCheckpointError(f"{weights} names no files of weights")
+    if missing := [part for part in parts if not (folder / part).is_file()]:
+        raise DamagedCheckpointError(f"checkpoint {folder} has no {', '.join(missing[:3])}")
+    return [folder / part for part in parts]
+
+
 def check_conversion(folder: Path) -> None:
     """Refuse converted weights that are no longer what was made from the pickled ones as they are now.
 
@@ -113,7 +131,7 @@ def check_conversion(folder: Path) -> None:
     """
     if not ((folder / SAFE).is_file() and (folder / CONVERSION).is_file()):
         return
-    noted = _read_object(folder / CONVERSION)
+    noted = read_object(folder / CONVERSION)
     if not (folder / PICKLED).is_file():
         raise DamagedCheckpointError(f"checkpoint {folder} has no {PICKLED}, from which its {SAFE} was converted")
     try:
@@ -164,7 +182,7 @@ def read_shape(path: Path) -> Shape:
         DamagedCheckpointError: no such file, or one without a shape.
     """
     file = read_modules(path).transformer / "config.json"
-    config = _read_object(file)
+    config = read_object(file)
     values = [config.get(name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
     if not all(isinstance(value, int) and value > 0 for value in values):
         raise DamagedCheckpointError(f"{file} names no layers, hidden size and vocabulary")
@@ -195,14 +213,7 @@ def check_files(path: Path) -> None:
     weights = weights_file(path)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         raise DamagedCheckpointError(f"checkpoint {path} has no tokenizer; expected one of {', '.join(_TOKENIZERS)}")
-    if weights.name.endswith(".index.json"):
-        listed = _read_object(weights).get("weight_map")
-        parts = set(map(str, listed.values())) if isinstance(listed, dict) else set()
-        if not parts:
-            raise DamagedCheckpointError(f"{weights} names no files of weights")
-        if missing := sorted(part for part in parts if not (path / part).is_file()):
-            raise DamagedCheckpointError(f"checkpoint {path} has no {', '.join(missing[:3])}")
-        return
+    weights_parts(path)
     with weights.open("rb") as handle:
         if handle.read(len(_POINTER)) == _POINTER:
             raise EncoderError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
@@ -242,14 +253,14 @@ def read_modules(path: Path) -> Modules:
                 raise DamagedCheckpointError(f"checkpoint {path} has no {module.get('path')}/config.json")
         elif kind != "Normalize":
             raise EncoderError(f"checkpoint {path} has a {kind!r} module; only Transformer, Pooling and Normalize work")
-    settings = _read_object(transformer / "sentence_bert_config.json")
+    settings = read_object(transformer / "sentence_bert_config.json")
     length = settings.get("max_seq_length") or DEFAULT_MAX_LENGTH
     if not isinstance(length, int) or length < 1:
         raise DamagedCheckpointError(
             f"{transformer / 'sentence_bert_config.json'}: max_seq_length is {length!r}; expected 1 or more"
         )
     query, stored = _read_prompts(path)
-    if (query or stored) and _read_object(pooling).get("include_prompt") is False:
+    if (query or stored) and read_object(pooling).get("include_prompt") is False:
         raise EncoderError(
             f"{pooling} leaves the prompt out of pooling, which does not work here; use another checkpoint"
         )
@@ -260,7 +271,7 @@ def read_modules(path: Path) -> Modules:
 def _read_prompts(path: Path) -> tuple[str, str]:
     """(query prefix, stored prefix), by the names that sentence-transformers looks for; else its default for both."""
     file = path / "config_sentence_transformers.json"
-    settings = _read_object(file)
+    settings = read_object(file)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise DamagedCheckpointError(f"{file}: prompts are no texts by name")
@@ -275,7 +286,7 @@ def _read_prompts(path: Path) -> tuple[str, str]:
 
 
 def _read_pooling(path: Path) -> Pooling:
-    config = _read_object(path)
+    config = read_object(path)
     modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
     newer = config.get("pooling_mode")  # one name, or a list of them
     modes += newer if isinstance(newer, list) else [newer] if newer else []
@@ -296,7 +307,7 @@ def _read_pooling(path: Path) -> Pooling:
     return known[str(modes[0])]
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; an empty one where there is no such file."""
     value = _read_json(path)
     if not isinstance(value, (dict, type(None))):

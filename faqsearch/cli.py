@@ -30,6 +30,7 @@ from faqsearch.model import (
     EntryState,
     Feedback,
     ImportReport,
+    IndexKind,
     QueryGroup,
 )
 from faqsearch.service import FaqSearch
@@ -479,9 +480,13 @@ def corpus_set(
     suggest_threshold: Annotated[
         float | None, typer.Option(min=-1, max=1, help="Score from which it suggests.")
     ] = None,
+    index_kind: Annotated[
+        IndexKind | None,
+        typer.Option(help="Search exactly (flat), or many questions faster (ivf); auto goes by their number."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a corpus's title, encoder or thresholds.
+    """Change a corpus's title, encoder, thresholds or kind of index.
 
     Scores differ from encoder to encoder: after a change of encoder, look at `hit-test` and choose thresholds again.
     """
@@ -490,14 +495,19 @@ def corpus_set(
         "encoder": encoder,
         "answer_threshold": answer_threshold,
         "suggest_threshold": suggest_threshold,
+        "index_kind": index_kind,
     }
     if all(value is None for value in changes.values()):
-        raise typer.BadParameter("nothing to set; give --title, --encoder, --answer-threshold or --suggest-threshold")
+        raise typer.BadParameter(
+            "nothing to set; give --title, --encoder, --answer-threshold, --suggest-threshold or --index-kind"
+        )
     with open_service() as faq:
-        before = faq.corpus(name).encoder
+        before = faq.corpus(name)
         after = faq.set_corpus(name, **changes)  # type: ignore[arg-type] # each has its own type
         printing.print_fields(printing.corpus_row(faq, name), as_json)
-    if after.encoder != before:
+    if after.index_kind != before.index_kind:
+        printing.note(f"run `faqsearch rebuild {name}` to build that kind of index; nothing is encoded again")
+    if after.encoder != before.encoder:
         printing.note(f"run `faqsearch rebuild {name}` to put the encoder in service, then choose thresholds for it")
 
 

@@ -300,7 +300,15 @@ def _each(names: Sequence[str] | None, device: str | None = None) -> Iterator[tu
     """(name, encoder) of each, loaded one after the other once all are found to be there."""
     settings = _settings()
     for ref in _refs(names):
-        yield ref, registry.load_encoder(ref, device=device or settings.device, batch_size=settings.batch_size)
+        yield (
+            ref,
+            registry.load_encoder(
+                ref,
+                device=device or settings.device,
+                precision=settings.precision,
+                batch_size=settings.batch_size,
+            ),
+        )
 
 
 def _refs(names: Sequence[str] | None) -> list[str]:

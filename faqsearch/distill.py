@@ -27,14 +27,22 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch.nn import functional
 
 from faqsearch import checkpoint, measure, registry
 from faqsearch.checkpoint import DEFAULT_MAX_LENGTH
-from faqsearch.encoder import load_quietly, padded, pool, positions, put_in_lower_case, resolve_device
+from faqsearch.encoder import (
+    has_fast_bf16,
+    padded,
+    pool,
+    positions,
+    put_in_lower_case,
+    quiet_transformers,
+    resolve_device,
+    telling_damage,
+)
 from faqsearch.errors import EncoderError, TableError
 from faqsearch.model import Progress
 from faqsearch.pairs import Pairs, join
@@ -384,13 +392,6 @@ def embed(
     with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
         hidden = model(input_ids=ids, attention_mask=attention)[0]
     return functional.normalize(pool(hidden.float(), attention, "mean"), dim=-1)
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by hardware: on CUDA, and on CPUs with AMX or AVX-512 BF16."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def train(
@@ -884,9 +885,8 @@ def _student(folder: Path, job: Job) -> tuple[Model, Tokenizer]:
     """The student before training, with its tokenizer."""
     modules = checkpoint.read_modules(folder)
     source = modules.transformer
-    load: Callable[..., Any] = transformers.AutoModel.from_pretrained
-    with load_quietly(source):
-        model = load(
+    with telling_damage(source), quiet_transformers() as transformers:
+        model = transformers.AutoModel.from_pretrained(
             str(source),
             local_files_only=True,
             trust_remote_code=False,

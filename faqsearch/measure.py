@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from faqsearch import evaluate, tables
 from faqsearch.errors import TableError
-from faqsearch.model import Progress, RowError
+from faqsearch.model import Precision, Progress, RowError
 from faqsearch.pairs import Pairs, join
 from faqsearch.text import normalise
 
@@ -352,6 +352,8 @@ class Speed:
     """Seconds for one batch: the median."""
     throughput: float
     """Sentences a second, over all of them."""
+    precision: Precision = "float32"
+    """Of the matrix products."""
 
 
 def measure_speed(
@@ -402,6 +404,7 @@ def _measure(
         seconds=seconds,
         latency=float(np.median(batches)),
         throughput=len(texts) / seconds,
+        precision=encoder.precision,
     )
 
 

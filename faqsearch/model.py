@@ -16,6 +16,9 @@ Feedback = Literal["right", "wrong", "instead"]
 """What a person says of an answer; `instead` names the entry that would have been right."""
 EntryState = Literal["on", "off", "expired", "upcoming"]
 """on: shown now; off: switched off; expired, upcoming: outside its validity period."""
+Precision = Literal["auto", "float32", "bfloat16"]
+IndexKind = Literal["auto", "flat", "ivf"]
+
 ImportMode = Literal["merge", "replace"]
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -43,6 +46,8 @@ class Corpus:
     suggest_threshold: float
     revision: int
     """Grows with every change to the corpus's entries."""
+    index_kind: IndexKind = "auto"
+    """How its index is searched: exactly (flat), in the nearest lists (ivf), or whichever suits its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,8 @@ class IndexVersion:
     build: str
     """Random; the database that an index was built from knows it (see `Store.record_build`)."""
     created_at: datetime
+    factory: str = "IDMap2,Flat"
+    """FAISS's name for its kind of index."""
     current: bool = False
 
 

@@ -268,8 +268,8 @@ def print_retrieval_scores(scores: Sequence[RetrievalScores], markdown: bool) ->
 def print_speeds(speeds: Sequence[Speed], gaps: Sequence[Gap], markdown: bool) -> None:
     """Speed by encoder, and beside it what the model cards publish; for two encoders the cards' own table."""
     rows: list[tuple[Any, ...]] = [
-        (s.encoder, s.device, f"{s.batch_size} (fastest)" if s.best else s.batch_size, _millions(s.parameters),
-         f"{s.seconds:.1f} s", f"{1000 * s.latency:.1f} ms", f"{s.throughput:,.0f}/s")
+        (s.encoder, f"{s.device}, {s.precision}", f"{s.batch_size} (fastest)" if s.best else s.batch_size,
+         _millions(s.parameters), f"{s.seconds:.1f} s", f"{1000 * s.latency:.1f} ms", f"{s.throughput:,.0f}/s")
         for s in speeds
         if s.best or replace(s, best=True) not in speeds  # one line where the cards' batch size is the fastest
     ]  # fmt: skip
@@ -498,6 +498,7 @@ def corpus_row(faq: FaqSearch, name: str) -> dict[str, Any]:
         "encoder": corpus.encoder,
         "answer_threshold": corpus.answer_threshold,
         "suggest_threshold": corpus.suggest_threshold,
+        "index_kind": corpus.index_kind,
         "entries": counts.entries,
         "enabled": counts.enabled,
         "questions": counts.questions,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from faqsearch import checkpoint, hub
 from faqsearch.checkpoint import Shape
 from faqsearch.errors import DamagedCheckpointError, EncoderError
-from faqsearch.model import EncoderCheck, EncoderInfo, EncoderPlace
+from faqsearch.model import EncoderCheck, EncoderInfo, EncoderPlace, Precision
 
 if TYPE_CHECKING:
     from faqsearch.encoder import TransformerEncoder
@@ -164,7 +164,9 @@ def fingerprint(ref: str) -> str:
         return checkpoint.fingerprint(folder)
 
 
-def load_encoder(ref: str = DEFAULT_ENCODER, *, device: str = "auto", batch_size: int = 32) -> TransformerEncoder:
+def load_encoder(
+    ref: str = DEFAULT_ENCODER, *, device: str = "auto", precision: Precision = "auto", batch_size: int = 1024
+) -> TransformerEncoder:
     """Load an encoder.
 
         >>> load_encoder("embedded").encode(["怎么提前还款"]).shape
@@ -173,7 +175,8 @@ def load_encoder(ref: str = DEFAULT_ENCODER, *, device: str = "auto", batch_size
     Args:
         ref: a name of the registry, a folder, or a Hugging Face name in the local cache.
         device: auto, cpu or cuda.
-        batch_size: texts in one forward pass.
+        precision: auto, float32 or bfloat16.
+        batch_size: texts in one forward pass, at most.
 
     Raises:
         EncoderError: no such checkpoint, or a damaged one.
@@ -183,7 +186,9 @@ def load_encoder(ref: str = DEFAULT_ENCODER, *, device: str = "auto", batch_size
 
     source = _source(ref)
     prefixes = _PREFIXES.get(source[0]) if source else None
-    return TransformerEncoder(folder, device=device, batch_size=batch_size, prefixes=prefixes, cure=cure(ref))
+    return TransformerEncoder(
+        folder, device=device, precision=precision, batch_size=batch_size, prefixes=prefixes, cure=cure(ref)
+    )
 
 
 def encoders(used: Sequence[tuple[str, str]] = ()) -> list[EncoderInfo]:

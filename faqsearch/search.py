@@ -338,10 +338,10 @@ def _candidates(
     """
     if state.index is not None:
         indexed = state.index.search(vectors, limit)
-        exhausted = limit >= len(state.index)
+        everything = limit >= len(state.index)
     else:
         indexed = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in vectors]
-        exhausted = True
+        everything = True
     pending = np.clip(vectors @ state.pending_vectors.T, -1.0, 1.0)  # (n, pending)
     candidates = []
     floors: list[float | None] = []
@@ -349,7 +349,8 @@ def _candidates(
         all_ids = np.concatenate([ids, state.pending_ids])
         # Rounded before they are compared: the last bits differ with the batch and with the index version.
         all_scores = np.concatenate([scores, row]).astype(np.float64).round(SCORE_DIGITS)
-        floor = None if exhausted else float(all_scores[len(ids) - 1])
+        # Fewer than asked for: a longer list would hold no more.
+        floor = None if everything or len(ids) < limit else float(all_scores[len(ids) - 1])
         order = np.lexsort((all_ids, -all_scores))
         if len(order) > 2 * limit:
             order = order[: 2 * limit]

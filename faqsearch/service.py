@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,7 @@ from faqsearch.model import (
     HitTestReport,
     ImportMode,
     ImportReport,
+    IndexKind,
     IndexVersion,
     Miss,
     Progress,
@@ -91,7 +92,8 @@ class _Registry:
         return registry.fingerprint(ref)
 
     def load(self, ref: str) -> Encoder:
-        return registry.load_encoder(ref, device=self.settings.device, batch_size=self.settings.batch_size)
+        used = self.settings
+        return registry.load_encoder(ref, device=used.device, precision=used.precision, batch_size=used.batch_size)
 
 
 class FaqSearch:
@@ -177,6 +179,14 @@ class FaqSearch:
             texts, self._store.corpus(corpus), k, log=log and self.settings.query_log, progress=progress
         )
 
+    def warm_up(self, corpus: str) -> None:
+        """Load what searching a corpus needs, so that the first query takes no longer than others.
+
+        Raises:
+            CorpusNotFoundError, IndexFileError, EncoderError: as `search`.
+        """
+        self.search(corpus, corpus=corpus, log=False)
+
     def search_file(
         self, path: str | Path, out: str | Path, *, corpus: str, k: int = 1, progress: Progress | None = None
     ) -> dict[Decision, int]:
@@ -224,11 +234,12 @@ class FaqSearch:
         encoder: str | None = None,
         answer_threshold: float | None = None,
         suggest_threshold: float | None = None,
+        index_kind: IndexKind | None = None,
     ) -> Corpus:
-        """Change a corpus. Another encoder takes effect when the next rebuild is published.
+        """Change a corpus. Another encoder or kind of index takes effect when the next rebuild is published.
 
         Raises:
-            StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1, or an over-long title.
+            StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1, an over-long title, or no such kind of index.
             EncoderError: no such encoder on this machine.
         """
         changes: dict[str, Any] = {}
@@ -240,6 +251,10 @@ class FaqSearch:
             changes["answer_threshold"] = answer_threshold
         if suggest_threshold is not None:
             changes["suggest_threshold"] = suggest_threshold
+        if index_kind is not None:
+            if index_kind not in get_args(IndexKind):
+                raise StoreError(f"index kind is {index_kind!r}; expected one of {', '.join(get_args(IndexKind))}")
+            changes["index_kind"] = index_kind
         return self._store.set_corpus(name, changes)
 
     def delete_corpus(self, name: str) -> int:
@@ -655,7 +670,8 @@ class FaqSearch:
             if base is not None and version is not None:
                 missing = np.setdiff1d(ids, base.ids, assume_unique=True)
                 dropped = base.keep(ids)
-                if not len(missing) and not dropped and version.version == folder.current_or_none():
+                unchanged = not len(missing) and not dropped and base.is_of_kind(found.index_kind)
+                if unchanged and version.version == folder.current_or_none():
                     return RebuildReport(
                         corpus,
                         version.version,
@@ -671,6 +687,8 @@ class FaqSearch:
             index = base if base is not None else QuestionIndex(encoder.dim)
             kept = len(index)
             self._encode_into(index, encoder, missing, progress)
+            encoded = len(index) - kept
+            index = index.of_kind(found.index_kind)
             build = uuid.uuid4().hex
             self._store.record_build(found.id, build)
             published = folder.publish(
@@ -692,7 +710,6 @@ class FaqSearch:
             )
             folder.prune(self.settings.keep_versions)
         seconds = time.perf_counter() - started
-        encoded = len(index) - kept
         return RebuildReport(corpus, published.version, True, base is None, kept, encoded, dropped, seconds, notes)
 
     def _base(

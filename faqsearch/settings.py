@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faqsearch.errors import SettingsError
+from faqsearch.model import Precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +24,7 @@ else:
     import tomli as tomllib
 
 SETTINGS_FILE = "faqsearch.toml"
-DEVICES = ("auto", "cpu", "cuda")
+CHOICES = {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "float32", "bfloat16")}
 _SQLITE = "sqlite:///"
 
 
@@ -36,12 +37,14 @@ class Settings:
     index_dir: Path = Path("indexes")
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or cuda."""
+    precision: Precision = "auto"
+    """Of the encoder: auto (bfloat16 where the hardware has it, else float32), or one of them."""
     query_log: bool = True
     """Whether queries are logged in the database."""
     keep_versions: int = 5
     """Index versions that a rebuild leaves in place, the current one among them."""
-    batch_size: int = 32
-    """Texts that the encoder takes at once."""
+    batch_size: int = 1024
+    """Texts that the encoder takes at once, at most."""
     person: str = ""
     """Whom the history names where nobody else is given; the system's user while this is empty."""
 
@@ -49,8 +52,9 @@ class Settings:
         """Refuse what `load` would refuse, however the settings are made."""
         if not self.database_url.startswith(_SQLITE) or self.database_url == _SQLITE:
             raise SettingsError(f"database_url is {self.database_url!r}; expected sqlite:///path/to/file.sqlite3")
-        if self.device not in DEVICES:
-            raise SettingsError(f"device is {self.device!r}; expected one of {', '.join(DEVICES)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         for name in ("keep_versions", "batch_size"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected a whole number from 1")
@@ -140,9 +144,9 @@ def _convert(name: str, value: object, origin: str, root: Path) -> Any:  # noqa:
         if not isinstance(value, str) or not text:
             raise SettingsError(f"{origin} is {value!r}; expected the path of a folder")
         return root / _expand(text, origin)
-    if name == "device":
-        if text not in DEVICES:
-            raise SettingsError(f"{origin} is {text!r}; expected one of {', '.join(DEVICES)}")
+    if name in CHOICES:
+        if text not in CHOICES[name]:
+            raise SettingsError(f"{origin} is {text!r}; expected one of {', '.join(CHOICES[name])}")
         return text
     if name == "query_log":
         lowered = text.lower()

@@ -55,7 +55,7 @@ from faqsearch.model import (
 from faqsearch.staging import CHUNK, Apply, now, record_changes, stage, unstage
 from faqsearch.text import normalise
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration; a test holds it to the migrations folder."""
 BUSY_TIMEOUT_MS = 30_000
 HURRIED_MS = 50
@@ -79,6 +79,7 @@ _corpora = sa.Table(
     sa.Column("answer_threshold", sa.Float),
     sa.Column("suggest_threshold", sa.Float),
     sa.Column("revision", sa.Integer),
+    sa.Column("index_kind", sa.Text),
 )
 _entries = sa.Table(
     "entries",
@@ -237,7 +238,7 @@ class Store:
             return self._create_corpus(connection, corpus)
 
     def set_corpus(self, name: str, changes: Mapping[str, Any]) -> Corpus:
-        """Change title, encoder or thresholds.
+        """Change title, encoder, thresholds or kind of index.
 
         Raises:
             StoreError: thresholds outside -1 ≤ suggest ≤ answer ≤ 1.

@@ -25,6 +25,14 @@ Run = Callable[..., tuple[int, str, str]]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32_unless_asked() -> Iterator[None]:
+    """Embeddings in full precision, whatever this machine's hardware is fast at: tests compare them closely."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faqsearch.encoder.has_fast_bf16", lambda _device: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of whoever runs the tests do not count."""

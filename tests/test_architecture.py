@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "errors": {"model"},  # for type checking alone
     "model": set(),
     "text": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "model"},
     "evaluate": set(),
     "checkpoint": {"errors"},
     "hub": {"errors"},
@@ -35,9 +35,11 @@ MAY_IMPORT = {
     "tables": LEAVES | {"files"},
     "staging": LEAVES,
     "store": LEAVES | {"staging"},
-    "encoder": LEAVES | {"checkpoint"},
+    "bert": {"errors", "checkpoint"},
+    "encoder": LEAVES | {"checkpoint", "bert"},
     "registry": {"errors", "model", "checkpoint", "hub", "encoder"},
-    "index": LEAVES,
+    "device_search": set(),
+    "index": LEAVES | {"device_search"},
     "search": LEAVES | {"store", "index", "encoder"},
     "service": LEAVES
     | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "measure", "pairs", "search"},
@@ -55,8 +57,8 @@ MAY_IMPORT = {
 PAGES_MAY_IMPORT = {"text", "errors", "model", "settings", "service", "evaluate"}
 # The one user of each library, migrations aside.
 ONLY_USERS = {
-    "torch": {"encoder", "distill"},
-    "transformers": {"encoder", "distill"},
+    "torch": {"bert", "device_search", "encoder", "distill"},
+    "transformers": {"encoder"},
     "faiss": {"index"},
     "filelock": {"index"},
     "sqlalchemy": {"store", "staging"},

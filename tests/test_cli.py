@@ -591,6 +591,10 @@ def test_a_corpus_is_made_changed_and_deleted(imported: Run) -> None:
     changed = imported("corpus", "set", "新卡", "--answer-threshold", "0.95", "--encoder", "other", "--json")
     assert changed.json["answer_threshold"] == 0.95
     assert "run `faqsearch rebuild 新卡`" in changed.err
+    changed = imported("corpus", "set", "新卡", "--index-kind", "ivf", "--json")
+    assert changed.json["index_kind"] == "ivf"
+    assert changed.err == "run `faqsearch rebuild 新卡` to build that kind of index; nothing is encoded again\n"
+    assert imported("corpus", "set", "新卡", "--index-kind", "hnsw").code == 2
     assert imported("corpus", "delete", "新卡").code == 2
     assert imported("corpus", "delete", "新卡", "--yes").out == "deleted 新卡, entries: 0\n"
     assert [row["name"] for row in imported("corpus", "list", "--json").json["corpora"]] == ["bank"]

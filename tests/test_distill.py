@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from faqsearch import distill, measure, registry
 from faqsearch.distill import Job, Material, Outcome, Point, Recipe
-from faqsearch.encoder import TransformerEncoder
+from faqsearch.encoder import TransformerEncoder, has_fast_bf16
 from faqsearch.errors import EncoderError
 from faqsearch.pairs import Pairs
 
@@ -395,7 +395,7 @@ def test_texts_that_a_batch_knows_to_mean_the_same_are_no_negatives(tmp_path: Pa
         model, dataclasses.replace(data, sources=[(left, right, labels)]), recipe, Script(*[0.5] * 9), tmp_path
     )
     with torch.inference_mode():
-        vectors = distill.embed(model, data.tokens[:6], 0, half=distill.has_fast_bf16(CPU))
+        vectors = distill.embed(model, data.tokens[:6], 0, half=has_fast_bf16(CPU))
     a, b = vectors[left], vectors[right]
     groups = [0, 0, 0, 3, 3, 5]
     same = torch.tensor([[groups[one] == groups[other] for other in right] for one in left])

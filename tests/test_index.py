@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from faqsearch.device_search import DeviceSearch
 from faqsearch.errors import FaqSearchError, IndexBusyError, IndexFileError
 from faqsearch.index import IndexFolder, QuestionIndex
 from faqsearch.model import IndexVersion
@@ -384,3 +386,137 @@ def test_an_index_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FaqSearchError, match="cannot be written"), IndexFolder(tmp_path / "file", "金融").lock(0):
         raise AssertionError("locked a folder inside a file")
+
+
+# --- a GPU by torch
+
+
+@given(question_ids.filter(bool), st.data(), st.integers(1, 80), st.sampled_from([1, 64 << 20]))
+def test_torch_finds_what_faiss_finds(id_list: list[int], data: st.DataObject, k: int, at_once: int) -> None:
+    ids = np.array(id_list, dtype=np.int64)
+    vectors = data.draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
+    queries = data.draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faqsearch.device_search.SCORES_AT_ONCE", at_once)
+        scores, found = DeviceSearch(ids, vectors, "cpu").search(queries, min(k, len(ids)))
+    for row, query in enumerate(queries):
+        expected = brute_force(ids, vectors, query, len(ids))
+        assert scores[row].tolist() == [score for score, _ in expected[:k]]
+        true = {number: score for score, number in expected}
+        assert [true[number] for number in found[row].tolist()] == scores[row].tolist()
+        assert len(set(found[row].tolist())) == min(k, len(ids))
+
+
+def test_torch_serves_behind_the_index_where_faiss_knows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = partial(DeviceSearch, device="cpu")
+    monkeypatch.setattr("faqsearch.device_search.available", lambda: True)
+    monkeypatch.setattr("faqsearch.device_search.DeviceSearch", on_cpu)
+    monkeypatch.setattr("faqsearch.index._gpu_count", lambda: 0)
+    plain, served = build(np.arange(9, 309), topics(300)), build(np.arange(9, 309), topics(300), "auto")
+    queries = topics(20, seed=1)
+    for _ in range(2):
+        for (ids, scores), (truth, expected) in zip(served.search(queries, 7), plain.search(queries, 7), strict=True):
+            assert ids.tolist() == truth.tolist()
+            np.testing.assert_allclose(scores, expected, atol=1e-6)
+        assert type(served._gpu) is DeviceSearch
+        for index in (plain, served):  # the copy on the device follows
+            index.keep(np.arange(9, 200))
+            index.add(np.array([1000, 1001]), topics(2, seed=4))
+    empty = served
+    empty.keep(np.empty(0, np.int64))
+    assert [len(ids) for ids, _ in empty.search(queries, 7)] == [0] * 20
+
+
+# --- inverted lists
+
+
+def topics(count: int, seed: int = 0, dim: int = 32) -> Vectors:
+    """Unit vectors around 40 topics, as questions are."""
+    random = np.random.default_rng(seed)
+    middle = np.random.default_rng(99).standard_normal((40, dim))
+    vectors = middle[random.integers(0, 40, count)] + 0.7 * random.standard_normal((count, dim))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+def recall(index: QuestionIndex, exact: QuestionIndex, queries: Vectors) -> float:
+    pairs = zip(index.search(queries, 10), exact.search(queries, 10), strict=True)
+    return float(np.mean([len(np.intersect1d(found, truth)) / 10 for (found, _), (truth, _) in pairs]))
+
+
+@pytest.fixture(scope="module")
+def flat() -> QuestionIndex:
+    return build(np.arange(1, 6001) * 3, topics(6000))
+
+
+@pytest.fixture(scope="module")
+def lists(flat: QuestionIndex) -> QuestionIndex:
+    return flat.of_kind("ivf")
+
+
+def test_inverted_lists_find_nearly_all_that_the_exact_search_finds(flat: QuestionIndex, lists: QuestionIndex) -> None:
+    assert (flat.exact, flat.factory, lists.exact, lists.factory) == (True, "IDMap2,Flat", False, "IVF256,Flat")
+    assert lists.ids.tolist() == flat.ids.tolist()
+    assert 1 <= lists._cpu.nprobe < 256, "all lists searched would be no gain"
+    assert recall(lists, flat, topics(300, seed=1)) >= 0.99
+    ids, scores = lists.search(topics(1, seed=2), 50)[0]
+    assert len(set(ids.tolist())) == len(ids) == 50
+    assert sorted(scores.tolist(), reverse=True) == scores.tolist()
+
+
+def test_inverted_lists_take_in_and_drop_like_the_exact_index(flat: QuestionIndex, tmp_path: Path) -> None:
+    index = flat.of_kind("ivf")
+    ids, vectors = index.ids, topics(6000)
+    kept = ids[ids % 2 == 0]
+    assert index.keep(kept) == 6000 - len(kept)
+    new = topics(500, seed=5)
+    index.add(np.arange(500) + 100_000, new)
+    assert index.ids.tolist() == [*kept.tolist(), *range(100_000, 100_500)]
+    exact = build(index.ids, np.concatenate([vectors[kept // 3 - 1], new]))
+    assert recall(index, exact, topics(200, seed=6)) >= 0.98
+    index.write(tmp_path / "index.faiss")
+    read = QuestionIndex.read(tmp_path / "index.faiss")
+    assert (read.factory, read.ids.tolist(), read._cpu.nprobe) == (index.factory, index.ids.tolist(), index._cpu.nprobe)
+    queries = topics(20, seed=7)
+    for (one, _), (other, _) in zip(read.search(queries, 10), index.search(queries, 10), strict=True):
+        assert one.tolist() == other.tolist()
+    back = read.of_kind("flat")
+    assert (back.factory, back.ids.tolist()) == ("IDMap2,Flat", read.ids.tolist())
+    assert recall(back, exact, queries) == 1.0
+
+
+def test_auto_goes_by_the_number_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faqsearch.index.EXACT_UP_TO", 1000)
+    small, large = build(np.arange(1000), topics(1000)), build(np.arange(1001), topics(1001))
+    assert small.of_kind("auto") is small
+    assert (large.of_kind("auto").factory, large.of_kind("flat").factory) == ("IVF128,Flat", "IDMap2,Flat")
+    found = large.of_kind("auto")
+    assert found.is_of_kind("auto") and found.is_of_kind("ivf") and not found.is_of_kind("flat")
+    assert found.of_kind("auto") is found
+    found.add(np.arange(2000, 6000), topics(4000, seed=3))  # so many that other lists are due
+    assert found.of_kind("auto").factory == "IVF256,Flat"
+    found.keep(np.arange(900))
+    assert found.of_kind("auto").factory == "IDMap2,Flat"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 17])
+def test_inverted_lists_of_few_vectors_work(count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    index = build(np.arange(count), topics(count)).of_kind("ivf")
+    assert index.exact == (count < 2)
+    index.write(tmp_path / "index.faiss")
+    read = QuestionIndex.read(tmp_path / "index.faiss")
+    assert read.ids.tolist() == list(range(count))
+    for query in topics(count):
+        assert len(read.search(query[None], 5)[0][0]) >= 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_published_version_says_its_kind(folder: IndexFolder) -> None:
+    index = build(np.arange(50), topics(50)).of_kind("ivf")
+    assert folder.publish(index, DRAFT).factory == "IVF32,Flat"
+    manifest = folder.manifest(folder.names()[-1])
+    assert manifest.factory == "IVF32,Flat"
+    assert folder.load(manifest).factory == "IVF32,Flat"
+    path = folder.path / "versions" / manifest.version / "manifest.json"
+    path.write_text(path.read_text("utf-8").replace("IVF32,Flat", "HNSW32"), "utf-8")
+    with pytest.raises(IndexFileError, match="is of another index format"):
+        folder.manifest(manifest.version)

@@ -550,3 +550,64 @@ def test_the_finance_sample_answers_colloquial_questions(settings: Settings) -> 
         again = faq.import_table(ROOT / "data" / "finance.csv", corpus="finance")
         assert (again.unchanged, again.index_version) == (report.added, report.index_version)
         assert faq.status().ok
+
+
+# --- kinds of indexes, and being ready
+
+
+def test_another_kind_of_index_is_built_without_encoding_and_answers_alike(
+    faq: FaqSearch, write_table: WriteTable, encoder: FakeEncoder
+) -> None:
+    rows = [[f"K{number}", f"第{number}个问题", "", f"答{number}"] for number in range(300)]
+    faq.import_table(write_table(HEADER, *rows), corpus="bank")
+    queries = [f"第{number}个问题呢" for number in range(0, 300, 7)]
+    for number, query in zip(range(0, 300, 7), queries, strict=True):
+        encoder.place(query, f"第{number}个问题", 0.9)
+    exact = [result.hits[0].key for result in faq.search_many(queries, corpus="bank", k=3)]
+    assert exact == [f"K{number}" for number in range(0, 300, 7)]
+    assert faq.corpus("bank").index_kind == "auto"
+    assert faq.set_corpus("bank", index_kind="ivf").index_kind == "ivf"
+    encoder.encoded.clear()
+    report = faq.rebuild("bank")
+    assert (report.changed, report.full, report.encoded, encoder.encoded) == (True, False, 0, [])
+    assert faq.index_versions("bank")[-1].factory == "IVF64,Flat"
+    assert not faq.rebuild("bank").changed
+    found = faq.search_many(queries, corpus="bank", k=3)
+    assert [result.hits[0].key for result in found] == exact
+    assert all(len(result.hits) == 3 for result in found)
+    new = faq.add_entry("bank", EntryDraft("新的问题", "答"))
+    assert faq.search("新的问题", corpus="bank").hits[0].entry_id == new.id
+    faq.delete_entry(faq.entry("bank/K7").id)
+    assert "K7" not in {hit.key for hit in faq.search(queries[1], corpus="bank", k=250).hits}
+    assert (faq.rebuild("bank").encoded, faq.verify_index("bank").ok) == (1, True)
+    faq.set_corpus("bank", index_kind="auto")
+    assert faq.rebuild("bank").encoded == 0
+    assert faq.index_versions("bank")[-1].factory == "IDMap2,Flat"
+
+
+def test_a_search_that_its_lists_cannot_fill_ends(faq: FaqSearch, write_table: WriteTable) -> None:
+    """Every question of the nearest lists is of one entry: asking for more must not go on for ever."""
+    similar = "|".join(f"说法{number}" for number in range(120))
+    faq.import_table(write_table(HEADER, ["A", "问", similar, "答"], ["B", "别的", "", "答"]), corpus="bank")
+    faq.set_corpus("bank", index_kind="ivf")
+    faq.rebuild("bank")
+    assert faq.search("说法5", corpus="bank", k=5).hits[0].key == "A"
+
+
+def test_no_such_kind_of_index_is_told(bank: FaqSearch) -> None:
+    with pytest.raises(StoreError, match="index kind is 'hnsw'; expected one of auto, flat, ivf"):
+        bank.set_corpus("bank", index_kind="hnsw")  # type: ignore[arg-type]
+
+
+def test_warming_up_loads_what_a_search_needs_and_leaves_no_trace(
+    bank: FaqSearch, source: FakeSource, table: Path
+) -> None:
+    with FaqSearch.open(bank.settings, encoders=source) as later:
+        source.loads.clear()
+        later.warm_up("bank")
+        assert source.loads == ["embedded"]
+        assert later.statistics("bank").queries == 0
+        later.search("提前还款", corpus="bank")
+        assert source.loads == ["embedded"]
+        with pytest.raises(CorpusNotFoundError):
+            later.warm_up("nowhere")

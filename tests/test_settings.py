@@ -32,9 +32,10 @@ def test_the_defaults_lie_under_the_home_folder(tmp_path: Path) -> None:
         database_url=f"sqlite:///{tmp_path}/data/faqsearch.sqlite3",
         index_dir=tmp_path / "indexes",
         device="auto",
+        precision="auto",
         query_log=True,
         keep_versions=5,
-        batch_size=32,
+        batch_size=1024,
     )
 
 
@@ -193,7 +194,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path: Path, name:
 
     assert _fails(tmp_path) == (
         f"{path}: unknown setting {name!r}; known are"
-        " database_url, index_dir, device, query_log, keep_versions, batch_size, person"
+        " database_url, index_dir, device, precision, query_log, keep_versions, batch_size, person"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
-from faqsearch.errors import QueryError
+from faqsearch.errors import FaqSearchError, QueryError
 from faqsearch.model import QUERY_LIMIT, Corpus, Feedback, Hit, SearchResult
 from faqsearch.ui import charts
 from faqsearch.ui.common import choose_corpus, person, plain, safe_markdown, service, state, t
@@ -55,6 +57,9 @@ def page() -> None:
     else:
         st.caption(t("ask.start"))
     st.html(_SCRIPT, unsafe_allow_javascript=True)
+    if not query:
+        with suppress(FaqSearchError):  # whatever is wrong is told when somebody asks
+            service().warm_up(corpus.name)  # while the person is typing
 
 
 def _ask() -> str:

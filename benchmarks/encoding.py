@@ -1,0 +1,104 @@
+"""Encoding throughput, against sentence-transformers with its defaults, on the same checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.common import alternate, median, report, sample_questions
+from faqsearch.encoder import TransformerEncoder
+from faqsearch.model import Precision
+from faqsearch.registry import resolve
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=Path, help="a text a line; made-up questions unless given")
+    parser.add_argument("--count", type=int, default=16_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    texts = options.texts.read_text("utf-8").splitlines() if options.texts else sample_questions(options.count)
+    texts = (texts * (1 + options.count // len(texts)))[: options.count]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bert_base = write_bert_base(Path(folder) / "4 layers of BERT base")
+        for name, checkpoint, count in (
+            ("embedded", resolve("embedded"), len(texts)),
+            ("4 layers, hidden 768", bert_base, len(texts) // 4),
+        ):
+            rows += compare(name, checkpoint, texts[:count], options.rounds)
+    report(
+        "encoding",
+        f"Encoding {options.count:,} questions (hidden 768: a quarter of them)",
+        ["checkpoint", "by", "sentences/s", "ratio", "cosine, least", "of the GEMM rate"],
+        rows,
+    )
+
+
+def compare(name: str, checkpoint: Path, texts: list[str], rounds: int) -> list[list[object]]:
+    """Rows of one checkpoint: the peer first."""
+    peer = SentenceTransformer(str(checkpoint), device="cuda" if torch.cuda.is_available() else "cpu")
+    ours = {precision: TransformerEncoder(checkpoint, precision=precision) for precision in PRECISIONS}
+    seconds = alternate(
+        {
+            "sentence-transformers": lambda: peer.encode(texts, show_progress_bar=False),
+            **{precision: lambda encoder=encoder: encoder.encode(texts) for precision, encoder in ours.items()},  # type: ignore[misc]
+        },
+        rounds,
+    )
+    truth = peer.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    work = flops(ours["float32"], texts)
+    base = median(seconds["sentence-transformers"])
+    rows: list[list[object]] = []
+    for by, taken in seconds.items():
+        encoder = ours.get(by)  # type: ignore[call-overload]
+        least = float((encoder.encode(texts) * truth).sum(axis=1).min()) if encoder else 1.0
+        dtype = torch.bfloat16 if by == "bfloat16" else torch.float32
+        share = work / median(taken) / gemm_rate(dtype, ours["float32"].dim)
+        rows.append([name, by, len(texts) / median(taken), base / median(taken), f"{least:.6f}", f"{share:.0%}"])
+    return rows
+
+
+def flops(encoder: TransformerEncoder, texts: list[str]) -> float:
+    """Floating point operations of the matrix products without padding: 2 a weight and token, and attention's."""
+    lengths = np.array([len(encoding.ids) for encoding in encoder._tokenizer.encode_batch(texts)], dtype=np.float64)
+    dim = encoder.dim
+    return float(encoder.layers * (2 * 12 * dim * dim * lengths + 4 * dim * lengths**2).sum())
+
+
+def gemm_rate(dtype: torch.dtype, dim: int, tokens: int = 2048) -> float:
+    """Floating point operations a second of the largest product, (tokens, dim) by (dim, 4 dim): the best of many."""
+    left, right = torch.randn(tokens, dim).to(dtype), torch.randn(4 * dim, dim).to(dtype)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(50):
+            start = time.perf_counter()
+            torch.nn.functional.linear(left, right)
+            best = min(best, time.perf_counter() - start)
+    return 2 * tokens * dim * 4 * dim / best
+
+
+def write_bert_base(folder: Path, layers: int = 4) -> Path:
+    """A checkpoint of the published students' shape, with random weights and a vocabulary of characters."""
+    config = transformers.BertConfig(vocab_size=21128, num_hidden_layers=layers)
+    torch.manual_seed(0)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x21, 0x7F)), *"，。？！（）、：；“”"]
+    pieces += list(map(chr, range(0x4E00, 0x4E00 + 21128 - len(pieces))))
+    folder.joinpath("vocab.txt").write_text("\n".join(pieces) + "\n", "utf-8")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

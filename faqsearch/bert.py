@@ -1,0 +1,198 @@
+"""The forward pass of a BERT encoder over packed tokens: nothing is padded, and no tensor is masked.
+
+The architecture is that of Devlin et al. 2019 as transformers' BertModel computes it, read from the same files.
+Texts lie one behind the other; only attention needs to know where one ends, and takes those of equal length at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from faqsearch.checkpoint import Pooling
+from faqsearch.errors import DamagedCheckpointError
+
+State = Mapping[str, torch.Tensor]
+_PREFIX = "bert."
+_NAMES = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+}
+_OF_A_LAYER = re.compile(r"encoder\.layer\.\d+\.")
+_NORMS = {"attended": "attention.output.LayerNorm", "fed": "output.LayerNorm"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights of one layer; a linear map is (weight (out, in), bias), a norm (weight, bias)."""
+
+    mix: tuple[torch.Tensor, torch.Tensor]
+    """Query, key and value as one map."""
+    out: tuple[torch.Tensor, torch.Tensor]
+    attended: tuple[torch.Tensor, torch.Tensor]
+    up: tuple[torch.Tensor, torch.Tensor]
+    down: tuple[torch.Tensor, torch.Tensor]
+    fed: tuple[torch.Tensor, torch.Tensor]
+
+
+def fits(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json describes what this module computes."""
+    return (
+        config.get("model_type") == "bert"
+        and config.get("hidden_act", "gelu") == "gelu"
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and not config.get("is_decoder", False)
+    )
+
+
+class Bert:
+    """A BERT encoder stack; never changed once made, and so safe to call from several threads.
+
+    Args:
+        config: the content of a config.json that `fits`.
+        state: weights by the names that transformers gives them; others are ignored.
+        device: where to compute.
+        dtype: of the matrix products; embeddings are looked up in the precision that they are stored in.
+
+    Raises:
+        DamagedCheckpointError: weights that are missing, of another shape, or of a layer too many.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], state: State, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        if any(name.startswith(_PREFIX) for name in state):  # of a model with a head
+            state = {name.removeprefix(_PREFIX): value for name, value in state.items()}
+        self.dim = int(config["hidden_size"])
+        self.heads = int(config["num_attention_heads"])
+        self.layers = int(config["num_hidden_layers"])
+        self.vocabulary = int(config["vocab_size"])
+        self.positions = int(config["max_position_embeddings"])
+        self.device, self.dtype = device, dtype
+        self._eps = float(config.get("layer_norm_eps", 1e-12))
+        shapes = self._shapes(int(config["intermediate_size"]), int(config.get("type_vocab_size", 2)))
+        _check(state, shapes)
+        self.parameters = sum(math.prod(shape) for shape in shapes.values())
+
+        def stored(name: str) -> torch.Tensor:
+            return state[name].to(device)
+
+        def cast(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+            # LayerNorms' weights, too: torch wants them as their input is.
+            weight, bias = (state[f"{name}.{part}"].to(device, dtype) for part in ("weight", "bias"))
+            return weight, bias
+
+        self._words = stored("embeddings.word_embeddings.weight")
+        # All texts are of the first type, and so its row goes with the position's.
+        self._places = (
+            stored("embeddings.position_embeddings.weight").float()
+            + stored("embeddings.token_type_embeddings.weight")[0].float()
+        )
+        self._first = (stored("embeddings.LayerNorm.weight").float(), stored("embeddings.LayerNorm.bias").float())
+        self._layers = []
+        for number in range(self.layers):
+            start = f"encoder.layer.{number}."
+            maps = {short: cast(start + name) for short, name in {**_NAMES, **_NORMS}.items()}
+            parts = [maps.pop(short) for short in ("query", "key", "value")]
+            weight, bias = (torch.cat([part[side] for part in parts]) for side in (0, 1))
+            self._layers.append(_Layer(mix=(weight, bias), **maps))
+
+    def _shapes(self, inner: int, types: int) -> dict[str, tuple[int, ...]]:
+        """Every weight that is used, with its shape."""
+        dim = self.dim
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings.word_embeddings.weight": (self.vocabulary, dim),
+            "embeddings.position_embeddings.weight": (self.positions, dim),
+            "embeddings.token_type_embeddings.weight": (types, dim),
+        }
+        outputs = {"up": inner}
+        inputs = {"down": inner}
+        norms = ["embeddings.LayerNorm"]
+        for number in range(self.layers):
+            start = f"encoder.layer.{number}."
+            for short, name in _NAMES.items():
+                shapes[f"{start}{name}.weight"] = (outputs.get(short, dim), inputs.get(short, dim))
+                shapes[f"{start}{name}.bias"] = (outputs.get(short, dim),)
+            norms += [start + name for name in _NORMS.values()]
+        shapes.update({f"{name}.{part}": (dim,) for name in norms for part in ("weight", "bias")})
+        return shapes
+
+    @torch.inference_mode()
+    def embed(self, tokens: Sequence[Sequence[int]], pooling: Pooling) -> torch.Tensor:
+        """Pool each text's token embeddings.
+
+        Args:
+            tokens: n texts' token ids; those of equal length side by side are computed at once.
+            pooling: mean over the tokens, the first token, or the maximum.
+
+        Returns:
+            (n, dim) float32, not normalised; zeros for a text without tokens.
+        """
+        runs = [(length, len(list(group))) for length, group in groupby(map(len, tokens))]
+        ids = torch.tensor([token for text in tokens for token in text], dtype=torch.int64)
+        places = torch.cat([torch.arange(length).repeat(count) for length, count in runs])
+        hidden = self._forward(ids.to(self.device), places.to(self.device), runs)
+        parts = []
+        first = 0
+        for length, count in runs:
+            part = hidden[first : first + length * count].view(count, length, self.dim)
+            first += length * count
+            parts.append(_pool(part, pooling))
+        return torch.cat(parts)
+
+    def _forward(self, ids: torch.Tensor, places: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(tokens, dim) of packed token ids (tokens,), at these positions in runs of (length, texts)."""
+
+        def norm(x: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            return functional.layer_norm(x, (self.dim,), *weights, self._eps)
+
+        hidden = norm(self._words[ids].float() + self._places[places], self._first).to(self.dtype)
+        for layer in self._layers:
+            mixed = functional.linear(hidden, *layer.mix)
+            hidden = norm(hidden + functional.linear(self._attend(mixed, runs), *layer.out), layer.attended)
+            fed = functional.linear(functional.gelu(functional.linear(hidden, *layer.up)), *layer.down)
+            hidden = norm(hidden + fed, layer.fed)
+        return hidden
+
+    def _attend(self, mixed: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(tokens, dim) of queries, keys and values side by side (tokens, 3 dim): each text looks at itself alone."""
+        size = self.dim // self.heads
+        context = mixed.new_empty((len(mixed), self.dim))
+        first = 0
+        for length, count in runs:
+            part = slice(first, first + length * count)
+            first += length * count
+            query, key, value = mixed[part].view(count, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+            found = functional.scaled_dot_product_attention(query, key, value)  # (texts, heads, tokens, size)
+            context[part].view(count, length, self.heads, size).copy_(found.transpose(1, 2))
+        return context
+
+
+def _check(state: State, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights that are not those of these names and shapes, or of more layers."""
+    wrong = sorted(name for name, shape in expected.items() if name not in state or tuple(state[name].shape) != shape)
+    if wrong:
+        raise DamagedCheckpointError(f"{', '.join(wrong[:3])} missing or of another shape")
+    # Else a stack that is cut short would pass for the whole one.
+    if extra := sorted(name for name in state if _OF_A_LAYER.match(name) and name not in expected):
+        raise DamagedCheckpointError(f"{extra[0]} is of a layer too many")
+
+
+def _pool(hidden: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """(texts, dim) of (texts, tokens, dim)."""
+    if not hidden.shape[1]:
+        return hidden.new_zeros((len(hidden), hidden.shape[2]), dtype=torch.float32)
+    if pooling == "cls":
+        return hidden[:, 0].float()
+    return hidden.amax(dim=1).float() if pooling == "max" else hidden.mean(dim=1, dtype=torch.float32)
