@@ -44,7 +44,7 @@ Embeddings = npt.NDArray[np.float32]
 
 _TOKENS_FOR_ONE_CORE = 64
 DEFAULT_BATCH_SIZE = 1024
-_TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 65_536}
+_TOKENS_AT_ONCE = {"cpu": 1_024, "cuda": 65_536}
 """In one forward pass, by the kind of device: as many as keep it busy, and on a CPU near its caches."""
 _TOKENISED_AT_ONCE = 16_384
 _COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")

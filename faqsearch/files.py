@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 from faqsearch.errors import TableError
 from faqsearch.model import Progress
 
+_SUSPECT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # all that follows, in one look
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 UNDECODED = re.compile(r"[\ud800-\udfff]")
 NUL_MARK = "\udc00"  # what a NUL byte is read as: older csv modules stop at a NUL, and no decoder yields this
@@ -356,6 +357,8 @@ def cell_text(cell: Any) -> str:  # noqa: ANN401 - whatever a spreadsheet cell h
 
 def bad_characters(text: str) -> str | None:
     """What in a text no cell may hold: NUL, undecodable bytes, control characters; or None."""
+    if not _SUSPECT.search(text):
+        return None
     if NUL_MARK in text or "\0" in text:
         return "a NUL byte"
     if match := UNDECODED.search(text):

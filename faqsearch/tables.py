@@ -173,7 +173,6 @@ def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
 
 def tidy_draft(draft: EntryDraft) -> EntryDraft:
     """The entry with outer white space removed, line breaks as LF, and repeated phrasings dropped."""
-    draft = replace(draft, valid_from=_local(draft.valid_from), valid_to=_local(draft.valid_to))
     question = _tidy(draft.question)
     seen = {normalise(question)}
     similar = []
@@ -189,6 +188,8 @@ def tidy_draft(draft: EntryDraft) -> EntryDraft:
         similar=tuple(similar),
         answer=_tidy(draft.answer),
         category=_tidy(draft.category),
+        valid_from=_local(draft.valid_from),
+        valid_to=_local(draft.valid_to),
     )
 
 
@@ -272,6 +273,7 @@ class TableReader:
         self._source = source
         self._columns = columns
         self.info = info
+        self._used = sorted({*columns.single.values(), *columns.split, *columns.whole})
         self.fields = frozenset(columns.single) | ({"similar"} if columns.split or columns.whole else set())
 
     def __enter__(self) -> TableReader:
@@ -326,8 +328,7 @@ class TableReader:
 
     def _bad_cell(self, cells: list[Any]) -> tuple[str, str] | None:
         """(header, reason) of the first cell in use that holds what is no text."""
-        used = {*self._columns.single.values(), *self._columns.split, *self._columns.whole}
-        for index in sorted(used):
+        for index in self._used:
             if index < len(cells) and (reason := bad_characters(cell_text(cells[index]))):
                 return self._columns.header[index], reason
         return None

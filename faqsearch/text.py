@@ -20,11 +20,13 @@ class _Converter(Protocol):
     def convert(self, text: str) -> str: ...
 
 
+@lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
     """Fold a question for matching. Idempotent.
 
     NFKC (full-width signs, ligatures), letter case, white space (runs become one space, none at
-    the ends), Traditional to Simplified Chinese.
+    the ends), Traditional to Simplified Chinese. The last few thousand are remembered: an import folds a
+    text when it checks it, drops repeated ones, and saves it.
 
         >>> normalise("  信用卡ＡＰＰ　怎麼 登錄？ ")
         '信用卡app 怎么 登录?'

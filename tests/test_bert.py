@@ -200,7 +200,7 @@ def test_batches_take_every_text_once_the_longest_first_and_not_too_many_tokens(
     assert [lengths[index] for index in taken] == sorted(lengths, reverse=True)
     for batch in batches:
         assert len(batch) <= size
-        assert len(batch) == 1 or sum(lengths[index] for index in batch) <= 2_048
+        assert len(batch) == 1 or sum(lengths[index] for index in batch) <= 1_024
 
 
 def test_encoding_leaves_the_number_of_torchs_threads_alone(folder: Path) -> None:

