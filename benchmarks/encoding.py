@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     texts = options.texts.read_text("utf-8").splitlines() if options.texts else sample_questions(options.count)
     texts = (texts * (1 + options.count // len(texts)))[: options.count]
     rows = []
@@ -59,13 +61,15 @@ def compare(name: str, checkpoint: Path, texts: list[str], rounds: int) -> list[
     truth = peer.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     work = flops(ours["float32"], texts)
     base = median(seconds["sentence-transformers"])
+    peer_precision = str(next(peer.parameters()).dtype).removeprefix("torch.")
     rows: list[list[object]] = []
     for by, taken in seconds.items():
         encoder = ours.get(by)  # type: ignore[call-overload]
         least = float((encoder.encode(texts) * truth).sum(axis=1).min()) if encoder else 1.0
         dtype = torch.bfloat16 if by == "bfloat16" else torch.float32
-        share = work / median(taken) / gemm_rate(dtype, ours["float32"].dim)
-        rows.append([name, by, len(texts) / median(taken), base / median(taken), f"{least:.6f}", f"{share:.0%}"])
+        share = work / median(taken) / gemm_rate(dtype, ours["float32"].dim, ours["float32"].device)
+        shown = f"faqsearch, {by}" if encoder else f"{by}, {peer_precision}"
+        rows.append([name, shown, len(texts) / median(taken), base / median(taken), f"{least:.6f}", f"{share:.0%}"])
     return rows
 
 
@@ -76,14 +80,17 @@ def flops(encoder: TransformerEncoder, texts: list[str]) -> float:
     return float(encoder.layers * (2 * 12 * dim * dim * lengths + 4 * dim * lengths**2).sum())
 
 
-def gemm_rate(dtype: torch.dtype, dim: int, tokens: int = 2048) -> float:
+def gemm_rate(dtype: torch.dtype, dim: int, device: torch.device) -> float:
     """Floating point operations a second of the largest product, (tokens, dim) by (dim, 4 dim): the best of many."""
-    left, right = torch.randn(tokens, dim).to(dtype), torch.randn(4 * dim, dim).to(dtype)
+    tokens = 65_536 if device.type == "cuda" else 2_048
+    left, right = torch.randn(tokens, dim).to(device, dtype), torch.randn(4 * dim, dim).to(device, dtype)
     best = float("inf")
     with torch.inference_mode():
         for _ in range(50):
             start = time.perf_counter()
             torch.nn.functional.linear(left, right)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             best = min(best, time.perf_counter() - start)
     return 2 * tokens * dim * 4 * dim / best
 

@@ -962,6 +962,7 @@ def write_student(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "model.safetensors").chmod((folder / "tokenizer.json").stat().st_mode & 0o777)  # else only its owner's
     special = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest(config)}
     pieces = {item.content for item in tokenizer.get_added_tokens_decoder().values()}
     for name, options in _SPECIAL.items():

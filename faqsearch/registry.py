@@ -44,8 +44,8 @@ class Checkpoint:
     """The commit that is pulled; None: the newest, whichever that is."""
     folder: Path | None = None
     """Where it lies, if it ships with the package."""
-    answer_threshold: float = 0.90
-    suggest_threshold: float = 0.82
+    answer_threshold: float = 0.88
+    suggest_threshold: float = 0.80
     """The thresholds that a new corpus starts with. Measured for the embedded encoder; the others take them over, and
     theirs must be chosen."""
 
@@ -71,8 +71,8 @@ CHECKPOINTS = {
             name=DEFAULT_ENCODER,
             source="ours",
             role="any corpus",
-            shape=Shape(layers=4, hidden=384, vocabulary=26514),
-            parameters=17_477_376,
+            shape=Shape(layers=4, hidden=384, vocabulary=33999),
+            parameters=20_351_616,
             licence="MIT",
             folder=_ASSETS / "encoder",
         ),
@@ -261,7 +261,7 @@ def check(ref: str, *, device: str = "auto") -> EncoderCheck:
 
     from faqsearch import encoder as encoders_
 
-    encoder = load_encoder(ref, device=device)
+    encoder = load_encoder(ref, device=device, precision="float32")
     known = CHECKPOINTS.get(ref)
     examples = (known or CHECKPOINTS[DEFAULT_ENCODER]).examples
     vectors = encoder.encode(examples)
@@ -273,7 +273,9 @@ def check(ref: str, *, device: str = "auto") -> EncoderCheck:
     try:
         with checkpoint.telling(cure(ref)):
             converted = encoders_.convert(encoder.path)
-        if converted and not np.allclose(load_encoder(ref, device=device).encode(examples), vectors, atol=1e-6):
+        if converted and not np.allclose(
+            load_encoder(ref, device=device, precision="float32").encode(examples), vectors, atol=1e-6
+        ):
             encoders_.unconvert(encoder.path)
             raise EncoderError(f"converting the weights of {encoder.path} changes embeddings; this is a bug")
     except OSError as exc:

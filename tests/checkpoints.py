@@ -74,7 +74,7 @@ def write_published(
         max_position_embeddings=512,
         type_vocab_size=2,
         # Larger than is usual, so that different texts get clearly different embeddings.
-        initializer_range=0.2 * (48 / hidden) ** 0.5,
+        initializer_range=0.2 * min(1.0, (48 / hidden) ** 0.5),
         architectures=["BertModel"],
     )
     torch.manual_seed(seed)

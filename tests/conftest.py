@@ -39,6 +39,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("FAQSEARCH_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("FAQSEARCH_PRECISION", "float32")  # also of programs that a test starts
 
 
 @pytest.fixture

@@ -240,7 +240,8 @@ class Machine:
             if not name.startswith(ours) and not name.lower().endswith("_proxy")
         }
         home, cache = self.folder / "faqsearch", self.folder / "huggingface"
-        return {**kept, "HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), "FAQSEARCH_HOME": str(home), **more}
+        ours_now = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), "FAQSEARCH_HOME": str(home)}
+        return {**kept, **ours_now, "FAQSEARCH_PRECISION": "float32", **more}
 
     def run(self, *args: object, **environment: str) -> Done:
         """Run a command of the installed program."""

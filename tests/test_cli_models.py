@@ -55,7 +55,7 @@ def cells(table: str) -> list[tuple[str, ...]]:
 
 
 def test_the_list_says_what_each_encoder_is_and_where_it_lies(machine: Machine) -> None:
-    embedded = ("embedded", "any corpus", "17.5M", "384", "embedded", "MIT", "-", "ships with faqsearch")
+    embedded = ("embedded", "any corpus", "20M", "384", "embedded", "MIT", "-", "ships with faqsearch")
     fresh = machine.run("model", "list")
     assert (fresh.code, fresh.err) == (0, "")
     assert cells(fresh.out) == [TITLES, embedded, *(row(name, "768", "missing") for name in SOURCES)]

@@ -1,6 +1,8 @@
 """The weighted mean of the weights of checkpoints of one shape (Wortsman et al. 2022).
 
-    python training/average.py matched=0.5 distilled=0.25 start=0.25 --output mean
+python training/average.py matched=0.5 distilled=0.25 start=0.25 --output mean
+
+The shares add up to 1.
 """
 
 from __future__ import annotations

