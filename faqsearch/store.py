@@ -509,7 +509,7 @@ class Store:
         found: dict[int, LiveQuestion] = {}
         with self._transaction() as connection:
             for chunk in _chunks(question_ids):
-                rows = connection.execute(_live(corpus_id).where(_questions.c.id.in_(chunk)))
+                rows = connection.execute(_LIVE_BY_ID, {"corpus": corpus_id, "moment": now(), "wanted": chunk})
                 found.update((row[0], LiveQuestion(*row)) for row in rows)
         return found
 
@@ -518,8 +518,8 @@ class Store:
         found: dict[str, LiveQuestion] = {}
         with self._transaction() as connection:
             for chunk in _chunks(folded):
-                query = _live(corpus_id).add_columns(_questions.c.folded).where(_questions.c.folded.in_(chunk))
-                found.update((row[-1], LiveQuestion(*row[:-1])) for row in connection.execute(query))
+                rows = connection.execute(_LIVE_BY_TEXT, {"corpus": corpus_id, "moment": now(), "wanted": chunk})
+                found.update((row[-1], LiveQuestion(*row[:-1])) for row in rows)
         return found
 
     def log_queries(self, queries: Sequence[LogLine], *, wait_ms: int = HURRIED_MS) -> bool:
@@ -948,9 +948,9 @@ def _by_day(
     return tuple(DayCount(*row) for row in connection.execute(query))
 
 
-def _live(corpus_id: int) -> sa.Select[Any]:
-    """Columns in the order of `LiveQuestion`."""
-    moment = now()
+def _live() -> sa.Select[Any]:
+    """Columns in the order of `LiveQuestion`, for a `corpus` at a `moment`."""
+    moment = sa.bindparam("moment", type_=sa.DateTime)
     primary = _questions.alias("p")
     return (
         sa.select(
@@ -965,12 +965,19 @@ def _live(corpus_id: int) -> sa.Select[Any]:
         .join(_entries, _entries.c.id == _questions.c.entry_id)
         .join(primary, sa.and_(primary.c.entry_id == _questions.c.entry_id, primary.c.position == 0))
         .where(
-            _questions.c.corpus_id == corpus_id,
+            _questions.c.corpus_id == sa.bindparam("corpus"),
             _entries.c.enabled,
             sa.or_(_entries.c.valid_from.is_(None), _entries.c.valid_from <= moment),
             sa.or_(_entries.c.valid_to.is_(None), _entries.c.valid_to >= moment),
         )
     )
+
+
+# Built once: putting them together takes longer than running them, and every search runs both.
+_LIVE_BY_ID = _live().where(_questions.c.id.in_(sa.bindparam("wanted", expanding=True)))
+_LIVE_BY_TEXT = (
+    _live().add_columns(_questions.c.folded).where(_questions.c.folded.in_(sa.bindparam("wanted", expanding=True)))
+)
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
