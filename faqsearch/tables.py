@@ -147,6 +147,23 @@ def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
         return "question", "no question"
     if not draft.answer:
         return "answer", "no answer"
+    whole = "".join((draft.key or "", draft.question, *draft.similar, draft.answer, draft.category))
+    if (len(whole) > LABEL_LIMIT or bad_characters(whole)) and (problem := _bad_text(draft)):
+        return problem
+    for name, texts in (("question", (draft.question,)), ("similar", draft.similar)):
+        for text in texts:
+            if not normalise(text):
+                return name, "nothing is left of the question once white space is folded"
+    if draft.valid_from and draft.valid_to and draft.valid_from > draft.valid_to:
+        return (
+            "valid_to",
+            f"{draft.valid_to:%Y-%m-%d %H:%M} lies before the start, {draft.valid_from:%Y-%m-%d %H:%M}",
+        )
+    return None
+
+
+def _bad_text(draft: EntryDraft) -> tuple[str, str] | None:
+    """The first field that is too long or holds what is no text, and why; or None."""
     for name, texts, limit in (
         ("key", (draft.key or "",), LABEL_LIMIT),
         ("question", (draft.question,), QUESTION_LIMIT),
@@ -159,15 +176,6 @@ def check_draft(draft: EntryDraft) -> tuple[str, str] | None:
                 return name, f"{len(text):,} characters; at most {limit:,} are allowed"
             if reason := bad_characters(text):
                 return name, reason
-    for name, texts in (("question", (draft.question,)), ("similar", draft.similar)):
-        for text in texts:
-            if not normalise(text):
-                return name, "nothing is left of the question once white space is folded"
-    if draft.valid_from and draft.valid_to and draft.valid_from > draft.valid_to:
-        return (
-            "valid_to",
-            f"{draft.valid_to:%Y-%m-%d %H:%M} lies before the start, {draft.valid_from:%Y-%m-%d %H:%M}",
-        )
     return None
 
 
@@ -328,6 +336,8 @@ class TableReader:
 
     def _bad_cell(self, cells: list[Any]) -> tuple[str, str] | None:
         """(header, reason) of the first cell in use that holds what is no text."""
+        if not bad_characters("".join(map(cell_text, cells))):
+            return None  # as nearly all rows
         for index in self._used:
             if index < len(cells) and (reason := bad_characters(cell_text(cells[index]))):
                 return self._columns.header[index], reason
