@@ -99,23 +99,28 @@ class QuestionIndex:
     @property
     def ids(self) -> Ids:
         """The question ids, in rising order."""
-        return np.sort(self._content()[0])
+        return np.sort(self._ids())
+
+    def _ids(self) -> Ids:
+        """The question ids in the order in which they are kept."""
+        if self.exact:
+            return np.asarray(faiss.vector_to_array(self._cpu.id_map), dtype=np.int64)
+        lists = self._cpu.invlists
+        sizes = [(number, lists.list_size(number)) for number in range(self._cpu.nlist)]
+        found = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in sizes if size]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def _content(self) -> tuple[Ids, Vectors]:
-        """(ids, vectors) in the order in which they are kept; they lie in the index's own memory."""
+        """(ids, vectors) in the order in which they are kept; of an exact index in its own memory."""
+        ids = self._ids()
         if self.exact:
             flat = faiss.downcast_index(self._cpu.index)
-            ids = faiss.vector_to_array(self._cpu.id_map).astype(np.int64)
             return ids, faiss.rev_swig_ptr(flat.get_xb(), len(ids) * self.dim).reshape(-1, self.dim)
         lists = self._cpu.invlists
-        ids_of, vectors_of = [np.empty(0, np.int64)], [np.empty((0, self.dim), np.float32)]
-        for number in range(self._cpu.nlist):
-            size = lists.list_size(number)
-            if size:
-                ids_of.append(faiss.rev_swig_ptr(lists.get_ids(number), size))
-                codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
-                vectors_of.append(codes.view(np.float32).reshape(size, self.dim))
-        return np.concatenate(ids_of), np.concatenate(vectors_of)
+        sizes = [(number, lists.list_size(number)) for number in range(self._cpu.nlist)]
+        codes = [faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size) for number, size in sizes if size]
+        joined = np.concatenate([np.empty(0, np.uint8), *codes])
+        return ids, joined.view(np.float32).reshape(len(ids), self.dim)
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Add vectors (n, dim) float32 with unit rows under these ids (n,)."""
