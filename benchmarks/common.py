@@ -25,17 +25,15 @@ CORPUS = "bench"
 __all__ = ["CORPUS", "alternate", "build", "machine", "median", "report", "sample_questions", "seconds", "write_table"]
 
 
-def alternate(runs: Mapping[str, Run], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
+def alternate(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
     """Seconds of each run in each round: A B A B, so that what else the machine does meets all alike.
 
     Args:
         runs: by name.
-        rounds: how often each is timed.
-        warm: run each once before, untimed.
+        rounds: how often each is timed; each runs once before, untimed.
     """
-    if warm:
-        for run in runs.values():
-            run()
+    for run in runs.values():
+        run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -51,13 +49,13 @@ def seconds(run: Run) -> float:
     return time.perf_counter() - start
 
 
-def write_table(path: Path, questions: Sequence[str], *, edition: str = "") -> Path:
+def write_table(path: Path, questions: Sequence[str]) -> Path:
     """A FAQ table of an entry for each question, with answers of a usual length."""
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["key", "question", "answer", "category"])
         for number, question in enumerate(questions):
-            answer = f"{edition}请在“我的”页面里找到对应的业务，按提示办理；一般一到三个工作日内完成。（{number}）"
+            answer = f"请在“我的”页面里找到对应的业务，按提示办理；一般一到三个工作日内完成。（{number}）"
             writer.writerow([f"K{number:07d}", question, answer, f"类别{number % 20}"])
     return path
 

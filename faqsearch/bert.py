@@ -20,6 +20,8 @@ from faqsearch.checkpoint import Pooling
 from faqsearch.errors import DamagedCheckpointError
 
 State = Mapping[str, torch.Tensor]
+Run = tuple[slice, int, int]
+"""Texts of equal length side by side: (where their tokens lie, texts, tokens of each)."""
 _PREFIX = "bert."
 _NAMES = {
     "query": "attention.self.query",
@@ -139,20 +141,14 @@ class Bert:
         Returns:
             (n, dim) float32, not normalised; zeros for a text without tokens.
         """
-        runs = [(length, len(list(group))) for length, group in groupby(map(len, tokens))]
+        runs = _runs([len(text) for text in tokens])
         ids = torch.tensor([token for text in tokens for token in text], dtype=torch.int64)
-        places = torch.cat([torch.arange(length).repeat(count) for length, count in runs])
+        places = torch.cat([torch.arange(length).repeat(count) for _, count, length in runs])
         hidden = self._forward(ids.to(self.device), places.to(self.device), runs)
-        parts = []
-        first = 0
-        for length, count in runs:
-            part = hidden[first : first + length * count].view(count, length, self.dim)
-            first += length * count
-            parts.append(_pool(part, pooling))
-        return torch.cat(parts)
+        return torch.cat([_pool(hidden[part].view(count, length, self.dim), pooling) for part, count, length in runs])
 
-    def _forward(self, ids: torch.Tensor, places: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """(tokens, dim) of packed token ids (tokens,), at these positions in runs of (length, texts)."""
+    def _forward(self, ids: torch.Tensor, places: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+        """(tokens, dim) of packed token ids (tokens,), at these positions."""
 
         def norm(x: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
             return functional.layer_norm(x, (self.dim,), *weights, self._eps)
@@ -165,18 +161,25 @@ class Bert:
             hidden = norm(hidden + fed, layer.fed)
         return hidden
 
-    def _attend(self, mixed: torch.Tensor, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
+    def _attend(self, mixed: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
         """(tokens, dim) of queries, keys and values side by side (tokens, 3 dim): each text looks at itself alone."""
         size = self.dim // self.heads
         context = mixed.new_empty((len(mixed), self.dim))
-        first = 0
-        for length, count in runs:
-            part = slice(first, first + length * count)
-            first += length * count
+        for part, count, length in runs:
             query, key, value = mixed[part].view(count, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
             found = functional.scaled_dot_product_attention(query, key, value)  # (texts, heads, tokens, size)
             context[part].view(count, length, self.heads, size).copy_(found.transpose(1, 2))
         return context
+
+
+def _runs(lengths: Sequence[int]) -> list[Run]:
+    """The runs of texts of equal length."""
+    found, first = [], 0
+    for length, group in groupby(lengths):
+        count = len(list(group))
+        found.append((slice(first, first + length * count), count, length))
+        first += length * count
+    return found
 
 
 def _check(state: State, expected: Mapping[str, tuple[int, ...]]) -> None:

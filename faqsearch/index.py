@@ -105,10 +105,13 @@ class QuestionIndex:
         """The question ids in the order in which they are kept."""
         if self.exact:
             return np.asarray(faiss.vector_to_array(self._cpu.id_map), dtype=np.int64)
-        lists = self._cpu.invlists
-        sizes = [(number, lists.list_size(number)) for number in range(self._cpu.nlist)]
-        found = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in sizes if size]
+        found = [faiss.rev_swig_ptr(self._cpu.invlists.get_ids(number), size) for number, size in self._filled_lists()]
         return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _filled_lists(self) -> list[tuple[int, int]]:
+        """(number, vectors) of each inverted list that holds some."""
+        sizes = [(number, int(self._cpu.invlists.list_size(number))) for number in range(self._cpu.nlist)]
+        return [(number, size) for number, size in sizes if size]
 
     def _content(self) -> tuple[Ids, Vectors]:
         """(ids, vectors) in the order in which they are kept; of an exact index in its own memory."""
@@ -117,8 +120,9 @@ class QuestionIndex:
             flat = faiss.downcast_index(self._cpu.index)
             return ids, faiss.rev_swig_ptr(flat.get_xb(), len(ids) * self.dim).reshape(-1, self.dim)
         lists = self._cpu.invlists
-        sizes = [(number, lists.list_size(number)) for number in range(self._cpu.nlist)]
-        codes = [faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size) for number, size in sizes if size]
+        codes = [
+            faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size) for number, size in self._filled_lists()
+        ]
         joined = np.concatenate([np.empty(0, np.uint8), *codes])
         return ids, joined.view(np.float32).reshape(len(ids), self.dim)
 
