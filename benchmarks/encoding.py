@@ -49,26 +49,36 @@ def main() -> None:
 
 def compare(name: str, checkpoint: Path, texts: list[str], rounds: int) -> list[list[object]]:
     """Rows of one checkpoint: the peer first."""
-    peer = SentenceTransformer(str(checkpoint), device="cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    peers = {"sentence-transformers": SentenceTransformer(str(checkpoint), device=device)}
+    if (loaded_in := next(peers["sentence-transformers"].parameters()).dtype) != torch.float32:
+        plain = SentenceTransformer(str(checkpoint), device=device, model_kwargs={"dtype": torch.float32})
+        peers["sentence-transformers, told float32"] = plain
     ours = {precision: TransformerEncoder(checkpoint, precision=precision) for precision in PRECISIONS}
     seconds = alternate(
         {
-            "sentence-transformers": lambda: peer.encode(texts, show_progress_bar=False),
+            **{
+                name: lambda peer=peer: peer.encode(texts, show_progress_bar=False)  # type: ignore[misc]
+                for name, peer in peers.items()
+            },
             **{precision: lambda encoder=encoder: encoder.encode(texts) for precision, encoder in ours.items()},  # type: ignore[misc]
         },
         rounds,
     )
-    truth = peer.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    *_, exact = peers.values()
+    truth = exact.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     work = flops(ours["float32"], texts)
     base = median(seconds["sentence-transformers"])
-    peer_precision = str(next(peer.parameters()).dtype).removeprefix("torch.")
     rows: list[list[object]] = []
     for by, taken in seconds.items():
         encoder = ours.get(by)  # type: ignore[call-overload]
-        least = float((encoder.encode(texts) * truth).sum(axis=1).min()) if encoder else 1.0
+        vectors = encoder.encode(texts) if encoder else peers[by].encode(texts, normalize_embeddings=True)
+        least = float((vectors.astype(np.float64) * truth).sum(axis=1).min())
         dtype = torch.bfloat16 if by == "bfloat16" else torch.float32
         share = work / median(taken) / gemm_rate(dtype, ours["float32"].dim, ours["float32"].device)
-        shown = f"faqsearch, {by}" if encoder else f"{by}, {peer_precision}"
+        shown = f"faqsearch, {by}" if encoder else by
+        if by == "sentence-transformers":
+            shown += f", in {str(loaded_in).removeprefix('torch.')} by its defaults"
         rows.append([name, shown, len(texts) / median(taken), base / median(taken), f"{least:.6f}", f"{share:.0%}"])
     return rows
 

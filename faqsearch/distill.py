@@ -52,6 +52,7 @@ Vectors = npt.NDArray[np.float32]
 Tokens = list[list[int]]
 _ENOUGH_QUERIES = 20
 _TAUGHT_AT_ONCE = 16_384
+_TURNED_BY = 20_000  # texts that tell how targets are turned
 _SPECIAL = {
     "bos_token": ("<s>",),
     "cls_token": ("[CLS]", "<s>"),
@@ -364,6 +365,23 @@ def mix_teachers(embeddings: Sequence[Vectors], dim: int) -> Vectors:
         joined = np.pad(joined, ((0, 0), (0, dim - joined.shape[1])))
     joined /= np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9)
     return joined.astype(np.float32)
+
+
+def turn(targets: Vectors, some: Vectors, student: Vectors) -> Vectors:
+    """The targets, turned to where the student starts: their cosines stay, and it has less of a way to go.
+
+    The rotation is that of the orthogonal Procrustes problem (Schönemann 1966).
+
+    Args:
+        targets: (n, dim) unit rows.
+        some: (m, dim) of them.
+        student: (m, dim), the student's embeddings of the same texts.
+
+    Returns:
+        (n, dim) unit rows.
+    """
+    left, _, right = np.linalg.svd(some.T.astype(np.float64) @ student)
+    return np.asarray(targets @ (left @ right).astype(np.float32))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -763,6 +781,7 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
     device = torch.device(resolve_device(job.device))
     model, tokenizer = _student(registry.require(job.init or job.teachers[0]), job)
     model.to(device)
+    keep_memory()
     work = job.output / "work"
     work.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, int] = {}
@@ -775,6 +794,10 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
     if job.teachers:
         embeddings = [_taught(ref, everything, job.device, work, progress) for ref in job.teachers]
         targets = mix_teachers(embeddings, int(model.config.hidden_size))
+        if len(embeddings) > 1:
+            starts = everything[:: max(1, len(everything) // _TURNED_BY)]
+            student = _Judged(model, tokenizer, int(model.config.pad_token_id or 0)).encode(starts)
+            targets = turn(targets, targets[:: max(1, len(everything) // _TURNED_BY)], student)
     tokens = _tokenise(tokenizer, everything, min(job.recipe.max_length, longest(model.config)))
     material = Material(tokens, targets, texts, sources)
     judge = pair_judge(job.judged, tokenizer, int(model.config.pad_token_id or 0))

@@ -11,7 +11,9 @@ import pickle
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +48,7 @@ _TOKENS_FOR_ONE_CORE = 64
 DEFAULT_BATCH_SIZE = 1024
 _TOKENS_AT_ONCE = {"cpu": 4_096, "cuda": 65_536}
 """In one forward pass in half precision, by the kind of device: as many as keep it busy, on a CPU near its caches."""
-_TOKENISED_AT_ONCE = 16_384
+_TOKENISED_AT_ONCE = 8_192
 _COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
 """Their positions begin after the number of the padding piece."""
 _OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
@@ -167,9 +169,7 @@ class TransformerEncoder:
         prefix = self.query_prefix if query else self.stored_prefix
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         done = 0
-        for start in range(0, len(texts), _TOKENISED_AT_ONCE):
-            chunk = [prefix + text for text in texts[start : start + _TOKENISED_AT_ONCE]]
-            tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(chunk)]
+        for start, tokens in self._tokenised(texts, prefix):
             for batch in self._batches(list(map(len, tokens))):
                 embeddings[start + batch] = self._forward([tokens[index] for index in batch])
                 done += len(batch)
@@ -180,6 +180,25 @@ class TransformerEncoder:
         if not np.isfinite(embeddings).all():
             raise EncoderError(f"checkpoint {self.path} gives embeddings that are no numbers; {self._cure}")
         return embeddings
+
+    def _tokenised(self, texts: Sequence[str], prefix: str) -> Iterator[tuple[int, list[list[int]]]]:
+        """(number of the first text, token ids of each) a chunk at a time; the next one while this one is computed."""
+
+        def tokenise(start: int) -> list[list[int]]:
+            chunk = [prefix + text for text in texts[start : start + _TOKENISED_AT_ONCE]]
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(chunk)]
+
+        if len(texts) <= _TOKENISED_AT_ONCE:  # no thread for a single query
+            yield 0, tokenise(0)
+            return
+        starts = range(0, len(texts), _TOKENISED_AT_ONCE)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(tokenise, starts[0])
+            for start, following in zip_longest(starts, starts[1:]):
+                tokens = ahead.result()
+                if following is not None:
+                    ahead = pool.submit(tokenise, following)
+                yield start, tokens
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
         """Which texts are computed at once: of about the same length, the longest first."""

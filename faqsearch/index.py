@@ -136,7 +136,7 @@ class QuestionIndex:
 
     def keep(self, ids: Ids) -> int:
         """Drop every vector whose id is not among these; how many that were."""
-        gone = np.setdiff1d(self.ids, ids)
+        gone = np.setdiff1d(self.ids, ids, assume_unique=True)
         if len(gone):
             self._cpu.remove_ids(gone)
             self._gpu = None

@@ -109,6 +109,36 @@ class _State:
     pending_vectors: npt.NDArray[np.float32]
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A query that a thread waits for."""
+
+    query: str
+    corpus: Corpus
+    state: _State
+    k: int
+    log: bool
+    result: SearchResult | None = None
+    error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+    def goes_with(self, other: _Asked) -> bool:
+        """Whether one search serves both: of the same content, in the same way."""
+        return self.state is other.state and (self.corpus, self.k, self.log) == (other.corpus, other.k, other.log)
+
+
+class _Queue:
+    """The queries that wait for a corpus, and whether a thread searches it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.waiting: list[_Asked] = []
+        self.busy = False
+
+
 class Searcher:
     """Searches corpora, keeping what that needs in memory and up to date. Safe to use from several threads."""
 
@@ -119,6 +149,7 @@ class Searcher:
         self._corpus_locks: dict[int, threading.Lock] = {}
         self._states: dict[int, _State] = {}
         self._unlogged: list[LogLine] = []
+        self._queues: dict[int, _Queue] = {}
 
     def search(
         self, texts: Sequence[str], corpus: Corpus, k: int, *, log: bool, progress: Progress | None = None
@@ -130,6 +161,8 @@ class Searcher:
             raise QueryError("expected several queries, got one text; use `search` for that")
         queries = [_check_query(text) for text in texts]
         state = self._state(corpus, progress)
+        if len(queries) == 1:
+            return [self._search_beside_others(_Asked(queries[0], corpus, state, k, log))]
         results: list[SearchResult] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             results += self._search(corpus, state, queries[start : start + _QUERIES_AT_ONCE], k, log)
@@ -168,6 +201,38 @@ class Searcher:
         """Write what is left of the query log; what another writer holds up for seconds stays for the next time."""
         with self._writing_log:
             self._write_log(wait_ms=FLUSH_MS)
+
+    def _search_beside_others(self, asked: _Asked) -> SearchResult:
+        """Search for one query, at once if no other thread does, else with all that wait by then.
+
+        The vectors are read once for all of them, which is what a search of a large corpus takes most time for.
+        """
+        queue = self._queues.setdefault(asked.corpus.id, _Queue())
+        with queue.changed:
+            queue.waiting.append(asked)
+        while True:
+            with queue.changed:
+                queue.changed.wait_for(lambda: asked.done or not queue.busy)
+                if asked.done:
+                    break
+                batch = [other for other in queue.waiting if other.goes_with(asked)][:_QUERIES_AT_ONCE]
+                queue.waiting = [other for other in queue.waiting if other not in batch]
+                queue.busy = True
+            try:
+                results = self._search(asked.corpus, asked.state, [other.query for other in batch], asked.k, asked.log)
+                for other, result in zip(batch, results, strict=True):
+                    other.result = result
+            except BaseException as exc:
+                for other in batch:
+                    other.error = exc
+            finally:
+                with queue.changed:
+                    queue.busy = False
+                    queue.changed.notify_all()
+        if asked.error is not None:
+            raise asked.error
+        assert asked.result is not None
+        return asked.result
 
     def _search(self, corpus: Corpus, state: _State, queries: Sequence[str], k: int, log: bool) -> list[SearchResult]:
         """Search for a handful of queries at once."""

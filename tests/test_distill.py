@@ -313,6 +313,17 @@ def test_a_projection_keeps_the_directions_that_matter() -> None:
     np.testing.assert_allclose(mixed @ mixed.T, rows @ rows.T, atol=0.05)
 
 
+def test_targets_are_turned_to_where_the_student_is_and_keep_their_cosines() -> None:
+    generator = np.random.default_rng(2)
+    student = unit(generator.standard_normal((100, 8)))
+    rotation, _ = np.linalg.qr(generator.standard_normal((8, 8)))
+    targets = unit(student + 0.1 * generator.standard_normal((100, 8))) @ rotation.astype(np.float32)
+    turned = distill.turn(targets, targets[::2], student[::2])
+    assert turned.dtype == np.float32
+    np.testing.assert_allclose(turned @ turned.T, targets @ targets.T, atol=1e-5)
+    assert (turned * student).sum(axis=1).mean() > 0.95 > 0.5 > (targets * student).sum(axis=1).mean()
+
+
 # --- training, with a judge that says what the test wants -----------------------------------------
 
 

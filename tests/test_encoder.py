@@ -203,6 +203,19 @@ def test_several_threads_at_once_get_the_same_embeddings(encoder: TransformerEnc
         np.testing.assert_allclose(embeddings, expected[number], atol=1e-6)
 
 
+def test_texts_that_are_tokenised_ahead_come_out_as_those_that_are_not(
+    encoder: TransformerEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{text}{number}" for number in range(3) for text in TEXTS]
+    expected = encoder.encode(texts)
+    seen: list[tuple[str, int, int | None]] = []
+    for size in (1, 4, len(texts) - 1, len(texts)):
+        monkeypatch.setattr("faqsearch.encoder._TOKENISED_AT_ONCE", size)
+        found = encoder.encode(texts, progress=lambda *told: seen.append(told))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert seen[-1] == ("encoding", len(texts), len(texts))
+
+
 # --- damage
 
 

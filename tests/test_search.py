@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from faqsearch import FaqSearch, Settings
 from faqsearch.errors import CorpusNotFoundError, EncoderError, IndexFileError, QueryError
-from faqsearch.model import QUERY_LIMIT, Entry, EntryDraft, Hit, SearchResult
+from faqsearch.model import QUERY_LIMIT, Entry, EntryDraft, Hit, Progress, SearchResult
 from faqsearch.store import Store
 from faqsearch.text import normalise
 
@@ -491,6 +492,110 @@ def test_the_encoder_is_loaded_once_for_all_searches_and_threads(faq: FaqSearch,
         thread.join()
     assert wrong == []
     assert source.loads == ["embedded"]
+
+
+# --- several threads at once
+
+
+class Gate:
+    """Holds up the first call of an encoder until the test opens it; notes what each call was given."""
+
+    def __init__(self, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[list[str]] = []
+        self.entered, self.opened = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        self._encode = encoder.encode
+        monkeypatch.setattr(encoder, "encode", self)
+
+    def __call__(self, texts: list[str], *, query: bool = False, progress: Progress | None = None) -> object:
+        self.calls.append(list(texts))
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.opened.wait(30)
+        elif self.error:
+            raise self.error
+        return self._encode(texts, query=query)
+
+    def ask(self, faq: FaqSearch, queries: list[tuple[str, int]]) -> dict[tuple[str, int], SearchResult | Exception]:
+        """Ask the first query, and while it is held up the others, a thread each."""
+        results: dict[tuple[str, int], SearchResult | Exception] = {}
+
+        def work(query: tuple[str, int]) -> None:
+            try:
+                results[query] = faq.search(query[0], corpus="c", k=query[1])
+            except EncoderError as exc:
+                results[query] = exc
+
+        threads = [threading.Thread(target=work, args=(query,)) for query in queries]
+        threads[0].start()
+        assert self.entered.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        self.open_for(faq, len(queries) - 1)
+        for thread in threads:
+            thread.join(30)
+        return results
+
+    def open_for(self, faq: FaqSearch, count: int) -> None:
+        """Open once so many queries wait."""
+        queue = faq._searcher._queues[faq.corpus("c").id]
+        deadline = time.monotonic() + 30
+        while len(queue.waiting) < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.opened.set()
+
+
+def test_queries_that_come_while_another_is_searched_for_are_searched_for_together(
+    faq: FaqSearch, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in "甲乙丙丁":
+        encoder.place(f"问{text}", f"第{text}", 0.9)
+        add(faq, f"第{text}", key=text)
+    faq.rebuild("c")
+    queries = [("问甲", 3), ("问乙", 3), ("问丙", 3), ("问丁", 1), ("没有这个", 3)]
+    alone = {(query, k): faq.search(query, corpus="c", k=k) for query, k in queries}
+    gate = Gate(encoder, monkeypatch)
+    together = gate.ask(faq, queries)
+    assert sorted(map(len, gate.calls)) == [1, 1, 3]  # the first, the one that wants another k, and the rest
+    for query, result in together.items():
+        assert isinstance(result, SearchResult)
+        assert (result.query, result.hits, result.decision) == (query[0], alone[query].hits, alone[query].decision)
+        assert len(result.hits) == query[1]
+    assert len({result.query_id for result in together.values() if isinstance(result, SearchResult)}) == len(queries)
+
+
+def test_an_error_reaches_every_query_that_it_struck_and_no_later_one(
+    faq: FaqSearch, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = add(faq, "甲")
+    faq.rebuild("c")
+    gate = Gate(encoder, monkeypatch)
+    gate.error = EncoderError("it broke")
+    results = gate.ask(faq, [("甲", 5), ("乙", 5), ("丙", 5)])
+    assert isinstance(results["甲", 5], SearchResult)
+    assert [str(results[query, 5]) for query in "乙丙"] == ["it broke", "it broke"]
+    gate.error = None
+    assert best(faq, "甲") == entry
+
+
+def test_an_entry_is_found_at_once_by_the_thread_that_added_it_while_others_search(
+    faq: FaqSearch, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(faq, "甲")
+    faq.rebuild("c")
+    best(faq, "甲")
+    gate = Gate(encoder, monkeypatch)
+    held_up = threading.Thread(target=best, args=(faq, "乙"))
+    held_up.start()
+    assert gate.entered.wait(30)
+    later: list[int | None] = []
+    entry = add(faq, "丙")
+    after = threading.Thread(target=lambda: later.append(best(faq, "丙")))
+    after.start()
+    gate.open_for(faq, 1)
+    held_up.join(30)
+    after.join(30)
+    assert later == [entry]
 
 
 # --- the query log
