@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "bert": {"errors", "checkpoint"},
     "encoder": LEAVES | {"checkpoint", "bert"},
     "registry": {"errors", "model", "checkpoint", "hub", "encoder"},
-    "device_search": set(),
-    "index": LEAVES | {"device_search"},
+    "torch_search": {"encoder"},
+    "index": LEAVES | {"torch_search"},
     "search": LEAVES | {"store", "index", "encoder"},
     "service": LEAVES
     | {"settings", "tables", "store", "index", "encoder", "registry", "evaluate", "measure", "pairs", "search"},
@@ -57,7 +57,7 @@ MAY_IMPORT = {
 PAGES_MAY_IMPORT = {"text", "errors", "model", "settings", "service", "evaluate"}
 # The one user of each library, migrations aside.
 ONLY_USERS = {
-    "torch": {"bert", "device_search", "encoder", "distill"},
+    "torch": {"bert", "torch_search", "encoder", "distill"},
     "transformers": {"encoder"},
     "faiss": {"index"},
     "filelock": {"index"},

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from faqsearch.device_search import DeviceSearch
 from faqsearch.errors import FaqSearchError, IndexBusyError, IndexFileError
 from faqsearch.index import IndexFolder, QuestionIndex
 from faqsearch.model import IndexVersion
+from faqsearch.torch_search import DeviceSearch, HalfSearch
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -388,6 +388,67 @@ def test_an_index_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         raise AssertionError("locked a folder inside a file")
 
 
+# --- in bfloat16 first
+
+
+@given(question_ids.filter(bool), st.data(), st.integers(1, 80), st.sampled_from([1, 2, 32]))
+def test_half_finds_what_brute_force_finds(id_list: list[int], data: st.DataObject, k: int, at_once: int) -> None:
+    ids = np.array(id_list, dtype=np.int64)
+    vectors = data.draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
+    queries = data.draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faqsearch.torch_search.QUERIES_AT_ONCE", at_once)
+        scores, found = HalfSearch(ids, vectors).search(queries, min(k, len(ids)))
+    for row, query in enumerate(queries):
+        expected = brute_force(ids, vectors, query, k)
+        assert list(zip(scores[row].tolist(), found[row].tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-3, 1e-2, 1])
+@pytest.mark.parametrize("length", [1, 30])
+def test_half_is_exact_however_near_the_vectors_are_to_each_other(spread: float, length: int) -> None:
+    """Nearer than bfloat16 tells apart, nearly all of it: the second look in float32 decides."""
+    generator = np.random.default_rng(0)
+    ids = generator.permutation(2000).astype(np.int64)
+    vectors = generator.standard_normal(64) + spread * generator.standard_normal((2000, 64))
+    vectors = (length * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    queries = (np.concatenate([vectors[::200], -vectors[:3]]) / length).astype(np.float32)
+    scores, found = HalfSearch(ids, vectors).search(queries, 10)
+    place = np.argsort(ids)
+    for row, query in enumerate(queries):
+        true = vectors.astype(np.float64) @ query.astype(np.float64)
+        best = np.sort(true)[::-1][:10]
+        np.testing.assert_allclose(scores[row], best, rtol=1e-6)
+        np.testing.assert_allclose(true[place[found[row]]], best, rtol=1e-6)
+        assert len(set(found[row].tolist())) == 10
+
+
+def test_half_serves_behind_the_index_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faqsearch.index.HALF_FROM", 250)
+    plain = build(np.arange(9, 309), topics(300))
+    queries = topics(20, seed=1)
+    expected = plain.search(queries, 7)
+    assert plain._half is None  # as `conftest` says that bfloat16 is slow
+    monkeypatch.setattr("faqsearch.encoder.has_fast_bf16", lambda _device: True)
+    served = build(np.arange(9, 309), topics(300))
+
+    for (ids, _), (truth, _) in zip(served.search(queries, 7), expected, strict=True):
+        assert ids.tolist() == truth.tolist()
+    assert type(served._half) is HalfSearch
+    for index in (plain, served):  # the copy follows
+        index.keep(np.arange(9, 300))
+        index.add(np.array([1000, 1001]), topics(2, seed=4))
+    monkeypatch.setattr("faqsearch.encoder.has_fast_bf16", lambda _device: False)
+    expected = plain.search(queries, 7)
+    monkeypatch.setattr("faqsearch.encoder.has_fast_bf16", lambda _device: True)
+    for (ids, scores), (truth, wanted) in zip(served.search(queries, 7), expected, strict=True):
+        assert ids.tolist() == truth.tolist()
+        np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    served.keep(np.arange(9, 200))  # too few for it to be worth the while
+    served.search(queries, 7)
+    assert served._half is None
+
+
 # --- a GPU by torch
 
 
@@ -397,7 +458,7 @@ def test_torch_finds_what_faiss_finds(id_list: list[int], data: st.DataObject, k
     vectors = data.draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
     queries = data.draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faqsearch.device_search.SCORES_AT_ONCE", at_once)
+        patch.setattr("faqsearch.torch_search.SCORES_AT_ONCE", at_once)
         scores, found = DeviceSearch(ids, vectors, "cpu").search(queries, min(k, len(ids)))
     for row, query in enumerate(queries):
         expected = brute_force(ids, vectors, query, len(ids))
@@ -409,8 +470,8 @@ def test_torch_finds_what_faiss_finds(id_list: list[int], data: st.DataObject, k
 
 def test_torch_serves_behind_the_index_where_faiss_knows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu = partial(DeviceSearch, device="cpu")
-    monkeypatch.setattr("faqsearch.device_search.available", lambda: True)
-    monkeypatch.setattr("faqsearch.device_search.DeviceSearch", on_cpu)
+    monkeypatch.setattr("faqsearch.torch_search.available", lambda: True)
+    monkeypatch.setattr("faqsearch.torch_search.DeviceSearch", on_cpu)
     monkeypatch.setattr("faqsearch.index._gpu_count", lambda: 0)
     plain, served = build(np.arange(9, 309), topics(300)), build(np.arange(9, 309), topics(300), "auto")
     queries = topics(20, seed=1)
