@@ -44,8 +44,8 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/bench
-	@for name in encoding query importing rebuilding scale peers; do \
-	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	@for benchmark in encoding query 'importing --large 1000000' rebuilding scale 'peers --questions 20000'; do \
+	  $(BIN)/python -m benchmarks.$$benchmark || exit 1; \
 	done
 
 setup: $(VENV)/faiss-$(FAISS)

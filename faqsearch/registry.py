@@ -44,8 +44,8 @@ class Checkpoint:
     """The commit that is pulled; None: the newest, whichever that is."""
     folder: Path | None = None
     """Where it lies, if it ships with the package."""
-    answer_threshold: float = 0.88
-    suggest_threshold: float = 0.80
+    answer_threshold: float = 0.91
+    suggest_threshold: float = 0.85
     """The thresholds that a new corpus starts with. Measured for the embedded encoder; the others take them over, and
     theirs must be chosen."""
 

@@ -166,6 +166,7 @@ class Searcher:
         results: list[SearchResult] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             results += self._search(corpus, state, queries[start : start + _QUERIES_AT_ONCE], k, log)
+            self._write_waiting()
             if progress and len(queries) > 1:
                 progress("searching", len(results), len(queries))
         return results
@@ -229,13 +230,14 @@ class Searcher:
                 with queue.changed:
                     queue.busy = False
                     queue.changed.notify_all()
+            self._write_waiting()  # nobody waits for this
         if asked.error is not None:
             raise asked.error
         assert asked.result is not None
         return asked.result
 
     def _search(self, corpus: Corpus, state: _State, queries: Sequence[str], k: int, log: bool) -> list[SearchResult]:
-        """Search for a handful of queries at once."""
+        """Search for a handful of queries at once; their lines wait for the query log."""
         started = time.perf_counter()
         folded = [normalise(query) for query in queries]
         vectors = state.encoder.encode(folded, query=True)
@@ -274,13 +276,13 @@ class Searcher:
             results = [replace(result, query_id=uuid.uuid4().hex) for result in results]
             now = datetime.now()
             tops = [best[row][0][1].id if best[row] else None for row in range(len(queries))]
-            self._log([LogLine(corpus.id, now, top, result) for top, result in zip(tops, results, strict=True)])
+            lines = [LogLine(corpus.id, now, top, result) for top, result in zip(tops, results, strict=True)]
+            with self._lock:
+                self._unlogged = (self._unlogged + lines)[-_LOG_BUFFER:]
         return results
 
-    def _log(self, items: list[LogLine]) -> None:
-        """Write to the query log; while another process writes, keep the lines for the next time."""
-        with self._lock:
-            self._unlogged = (self._unlogged + items)[-_LOG_BUFFER:]
+    def _write_waiting(self) -> None:
+        """Write to the query log what waits for it; while another process writes, keep the lines for the next time."""
         written = True
         # One thread at a time writes, and takes with it what others leave meanwhile: no search waits for another's.
         while written and self._unlogged and self._writing_log.acquire(blocking=False):

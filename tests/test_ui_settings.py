@@ -80,6 +80,7 @@ def bank(ui: FaqSearch, encoder: FakeEncoder) -> FaqSearch:
 @pytest.fixture
 def asked(bank: FaqSearch) -> FaqSearch:
     """Three queries in the log: 0.95, 0.85, 0.51."""
+    bank.set_corpus("bank", answer_threshold=0.88, suggest_threshold=0.8)
     bank.search_many(["我要早点还钱", "额度不够用", "天气好吗"], corpus="bank")
     return bank
 
