@@ -85,6 +85,30 @@ def test_half_precision_is_near_the_full_one() -> None:
     assert not torch.equal(full, half), "else nothing was computed in half precision"
 
 
+@pytest.mark.parametrize("texts", [1, 4, 5, 64, 65, 130])
+def test_the_rows_that_fill_up_a_pass_in_half_precision_change_nothing(
+    texts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, model = stack(initializer_range=0.05)
+    half = Bert(config, model.state_dict(), CPU, torch.bfloat16)
+    tokens = [[token % 50, token * 7 % 50, 3, token % 5] for token in range(texts)]
+    filled = half.embed(tokens, "mean")
+    seen: list[int] = []
+    attend = half._attend
+
+    def look(mixed: torch.Tensor, runs: Any) -> torch.Tensor:
+        seen.append(len(mixed))
+        return attend(mixed, runs)
+
+    monkeypatch.setattr(half, "_attend", look)
+    torch.testing.assert_close(half.embed(tokens, "mean"), filled)
+    assert seen[0] % 16 == 0 and seen[0] >= 4 * texts
+    assert seen[0] % 256 == 0 or seen[0] < 256
+    monkeypatch.setattr("faqsearch.bert._rounded", lambda count: count)
+    torch.testing.assert_close(half.embed(tokens, "mean"), filled, atol=1e-2, rtol=1e-2)
+    assert seen[-1] == 4 * texts
+
+
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_weights_of_a_model_with_a_head_are_found(prefix: str) -> None:
     config, model = stack()
