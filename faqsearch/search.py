@@ -167,7 +167,7 @@ class Searcher:
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             results += self._search(corpus, state, queries[start : start + _QUERIES_AT_ONCE], k, log)
             self._write_waiting()
-            if progress and len(queries) > 1:
+            if progress:
                 progress("searching", len(results), len(queries))
         return results
 
