@@ -795,9 +795,9 @@ def distil(job: Job, *, resume: bool = False, progress: Progress | None = None, 
         embeddings = [_taught(ref, everything, job.device, work, progress) for ref in job.teachers]
         targets = mix_teachers(embeddings, int(model.config.hidden_size))
         if len(embeddings) > 1:
-            starts = everything[:: max(1, len(everything) // _TURNED_BY)]
-            student = _Judged(model, tokenizer, int(model.config.pad_token_id or 0)).encode(starts)
-            targets = turn(targets, targets[:: max(1, len(everything) // _TURNED_BY)], student)
+            some = slice(None, None, max(1, len(everything) // _TURNED_BY))
+            student = _Judged(model, tokenizer, int(model.config.pad_token_id or 0)).encode(everything[some])
+            targets = turn(targets, targets[some], student)
     tokens = _tokenise(tokenizer, everything, min(job.recipe.max_length, longest(model.config)))
     material = Material(tokens, targets, texts, sources)
     judge = pair_judge(job.judged, tokenizer, int(model.config.pad_token_id or 0))

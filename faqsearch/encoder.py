@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -188,17 +187,14 @@ class TransformerEncoder:
             chunk = [prefix + text for text in texts[start : start + _TOKENISED_AT_ONCE]]
             return [encoding.ids for encoding in self._tokenizer.encode_batch(chunk)]
 
-        if len(texts) <= _TOKENISED_AT_ONCE:  # no thread for a single query
-            yield 0, tokenise(0)
-            return
-        starts = range(0, len(texts), _TOKENISED_AT_ONCE)
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(tokenise, starts[0])
-            for start, following in zip_longest(starts, starts[1:]):
-                tokens = ahead.result()
-                if following is not None:
-                    ahead = pool.submit(tokenise, following)
+        with ThreadPoolExecutor(1) as pool:  # which starts a thread only once it is given something
+            tokens = tokenise(0)
+            for start in range(0, len(texts), _TOKENISED_AT_ONCE):
+                following = start + _TOKENISED_AT_ONCE
+                ahead = pool.submit(tokenise, following) if following < len(texts) else None
                 yield start, tokens
+                if ahead:
+                    tokens = ahead.result()
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
         """Which texts are computed at once: of about the same length, the longest first."""

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import faiss
@@ -492,22 +493,25 @@ def _lists(count: int) -> int:
     return min(count, 1 << round(math.log2(4 * math.sqrt(count))))
 
 
-def _torch_has_gpu() -> bool:
-    """Whether torch can search on a GPU; not loaded for this, as an encoder has loaded it where there is one."""
+def _torch_search() -> ModuleType | None:
+    """Exact search by torch; torch is not loaded for this, as an encoder has loaded it where it is of use."""
     if "torch" not in sys.modules:
-        return False
+        return None
     from faqsearch import torch_search
 
-    return torch_search.available()
+    return torch_search
+
+
+def _torch_has_gpu() -> bool:
+    """Whether torch can search on a GPU."""
+    search = _torch_search()
+    return search is not None and bool(search.available())
 
 
 def _half_is_fast() -> bool:
-    """Whether torch searches faster than FAISS on this CPU; not loaded for this either."""
-    if "torch" not in sys.modules:
-        return False
-    from faqsearch import torch_search
-
-    return torch_search.half_is_fast()
+    """Whether torch searches faster than FAISS on this CPU."""
+    search = _torch_search()
+    return search is not None and bool(search.half_is_fast())
 
 
 def _number(version: str) -> int:

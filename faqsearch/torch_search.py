@@ -17,8 +17,6 @@ Vectors = npt.NDArray[np.float32]
 
 SCORES_AT_ONCE = 64 << 20
 """Cosines that are held at a time: 256 MiB."""
-
-
 QUERIES_AT_ONCE = 32
 """That a CPU compares with all vectors at a time."""
 _CONVERTED_AT_ONCE = 16_384

@@ -388,14 +388,23 @@ def test_an_index_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         raise AssertionError("locked a folder inside a file")
 
 
-# --- in bfloat16 first
+# --- by torch: in bfloat16 first, and on a GPU
 
 
-@given(question_ids.filter(bool), st.data(), st.integers(1, 80), st.sampled_from([1, 2, 32]))
-def test_half_finds_what_brute_force_finds(id_list: list[int], data: st.DataObject, k: int, at_once: int) -> None:
-    ids = np.array(id_list, dtype=np.int64)
-    vectors = data.draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
-    queries = data.draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
+Case = tuple[Ids, Vectors, Vectors]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """(ids, vectors, three queries), of at least one question."""
+    ids = np.array(draw(question_ids.filter(bool)), dtype=np.int64)
+    vectors = draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
+    return ids, vectors, draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
+
+
+@given(cases(), st.integers(1, 80), st.sampled_from([1, 2, 32]))
+def test_half_finds_what_brute_force_finds(case: Case, k: int, at_once: int) -> None:
+    ids, vectors, queries = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("faqsearch.torch_search.QUERIES_AT_ONCE", at_once)
         scores, found = HalfSearch(ids, vectors).search(queries, min(k, len(ids)))
@@ -449,14 +458,9 @@ def test_half_serves_behind_the_index_where_it_is_fast(monkeypatch: pytest.Monke
     assert served._half is None
 
 
-# --- a GPU by torch
-
-
-@given(question_ids.filter(bool), st.data(), st.integers(1, 80), st.sampled_from([1, 64 << 20]))
-def test_torch_finds_what_faiss_finds(id_list: list[int], data: st.DataObject, k: int, at_once: int) -> None:
-    ids = np.array(id_list, dtype=np.int64)
-    vectors = data.draw(hnp.arrays(np.float32, (len(ids), DIM), elements=signs))
-    queries = data.draw(hnp.arrays(np.float32, (3, DIM), elements=signs))
+@given(cases(), st.integers(1, 80), st.sampled_from([1, 64 << 20]))
+def test_torch_finds_what_faiss_finds(case: Case, k: int, at_once: int) -> None:
+    ids, vectors, queries = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("faqsearch.torch_search.SCORES_AT_ONCE", at_once)
         scores, found = DeviceSearch(ids, vectors, "cpu").search(queries, min(k, len(ids)))
