@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -821,10 +822,16 @@ class Store:
         """Write-ahead logging, so that readers and a writer do not block each other; kept in the file."""
         with self._connection() as connection:
             driver: Any = connection.connection.dbapi_connection  # outside any transaction
-            try:
-                driver.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.DatabaseError as error:
-                raise StoreError(_explain(self.path, str(error))) from error
+            end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+            while True:
+                try:
+                    driver.execute("PRAGMA journal_mode = WAL")
+                    return
+                except sqlite3.DatabaseError as error:
+                    # The busy timeout does not hold here: SQLite refuses at once to turn a read lock into a write lock.
+                    if "locked" not in str(error) or time.monotonic() > end:
+                        raise StoreError(_explain(self.path, str(error))) from error
+                time.sleep(0.01)
 
     def _migrate(self) -> None:
         from alembic import command

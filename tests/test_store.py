@@ -6,8 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -126,6 +128,22 @@ def test_threads_that_open_new_databases_at_once_all_succeed(tmp_path: Path) -> 
         for n in range(5):
             # Two for one file, two for files of their own.
             assert list(pool.map(open_one, [f"{n}", f"{n}", f"{n}b", f"{n}c"])) == [[], [], [], []]
+
+
+def test_opening_waits_for_a_writer_that_has_begun_a_new_database(tmp_path: Path) -> None:
+    path = tmp_path / "faq.sqlite3"
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def end_soon() -> None:
+        time.sleep(0.2)
+        writer.rollback()
+
+    with closing(writer), ThreadPoolExecutor(1) as pool:
+        writer.execute("BEGIN IMMEDIATE")
+        pool.submit(end_soon)
+        store = Store(path)
+        assert store.corpora() == []
+        store.close()
 
 
 # --- ids
