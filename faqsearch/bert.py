@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,8 @@ from faqsearch.errors import DamagedCheckpointError
 State = Mapping[str, torch.Tensor]
 Run = tuple[slice, int, int]
 """Texts of equal length side by side: (where their tokens lie, texts, tokens of each)."""
+Row = tuple[slice, int, int, torch.Tensor | None]
+"""What attention takes at once: (where the tokens lie, rows, tokens of each, what is added to the scores)."""
 _PREFIX = "bert."
 _NAMES = {
     "query": "attention.self.query",
@@ -144,12 +146,14 @@ class Bert:
         runs = _runs([len(text) for text in tokens])
         ids = torch.tensor([token for text in tokens for token in text], dtype=torch.int64)
         places = torch.cat([torch.arange(length).repeat(count) for _, count, length in runs])
+        rows: list[Row] = [(*run, None) for run in runs]
         if self.device.type == "cpu" and self.dtype == torch.bfloat16:
             ids, places = (functional.pad(row, (0, _rounded(len(row)) - len(row))) for row in (ids, places))
-        hidden = self._forward(ids.to(self.device), places.to(self.device), runs)
+            rows = [row for run in runs for row in _joined(run)]
+        hidden = self._forward(ids.to(self.device), places.to(self.device), rows)
         return torch.cat([_pool(hidden[part].view(count, length, self.dim), pooling) for part, count, length in runs])
 
-    def _forward(self, ids: torch.Tensor, places: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, places: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         """(tokens, dim) of packed token ids (tokens,), at these positions."""
 
         def norm(x: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -158,18 +162,19 @@ class Bert:
         hidden = norm(self._words[ids].float() + self._places[places], self._first).to(self.dtype)
         for layer in self._layers:
             mixed = functional.linear(hidden, *layer.mix)
-            hidden = norm(hidden + functional.linear(self._attend(mixed, runs), *layer.out), layer.attended)
+            hidden = norm(hidden + functional.linear(self._attend(mixed, rows), *layer.out), layer.attended)
             fed = functional.linear(functional.gelu(functional.linear(hidden, *layer.up)), *layer.down)
             hidden = norm(hidden + fed, layer.fed)
         return hidden
 
-    def _attend(self, mixed: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+    def _attend(self, mixed: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         """(tokens, dim) of queries, keys and values side by side (tokens, 3 dim): each text looks at itself alone."""
         size = self.dim // self.heads
         context = mixed.new_zeros((len(mixed), self.dim))
-        for part, count, length in runs:
+        for part, count, length, mask in rows:
             query, key, value = mixed[part].view(count, length, 3, self.heads, size).permute(2, 0, 3, 1, 4)
-            found = functional.scaled_dot_product_attention(query, key, value)  # (texts, heads, tokens, size)
+            # (rows, heads, tokens, size)
+            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             context[part].view(count, length, self.heads, size).copy_(found.transpose(1, 2))
         return context
 
@@ -182,6 +187,24 @@ def _rounded(tokens: int) -> int:
     """
     step = 16 if tokens <= 256 else 256
     return -(-tokens // step) * step
+
+
+def _joined(run: Run) -> Iterator[Row]:
+    """A run as rows of 16 tokens or more, whose texts do not look at each other.
+
+    torch's fused attention in bfloat16 takes as long for a row of fewer.
+    """
+    part, count, length = run
+    most = min(-(-16 // max(length, 1)), count)
+    first = part.start
+    for rows, texts in ((count // most, most), (1, count % most)):
+        if texts:
+            own = torch.arange(texts).repeat_interleave(length)
+            others = own[:, None] != own
+            mask = torch.zeros(others.shape, dtype=torch.bfloat16).masked_fill_(others, -torch.inf)
+            tokens = texts * length
+            yield slice(first, first + rows * tokens), rows, tokens, mask if texts > 1 else None
+            first += rows * tokens
 
 
 def _runs(lengths: Sequence[int]) -> list[Run]:

@@ -109,6 +109,19 @@ def test_the_rows_that_fill_up_a_pass_in_half_precision_change_nothing(
     assert seen[-1] == 4 * texts
 
 
+@pytest.mark.parametrize(
+    ("texts", "length"), [(1, 3), (2, 1), (16, 1), (17, 1), (7, 3), (5, 8), (5, 15), (3, 16), (4, 0)]
+)
+def test_short_texts_in_one_row_do_not_look_at_each_other_in_half_precision(texts: int, length: int) -> None:
+    config, model = stack()
+    half = Bert(config, model.state_dict(), CPU, torch.bfloat16)
+    generator = np.random.default_rng(0)
+    tokens = [[1, 2], *generator.integers(0, 50, (texts, length)).tolist(), [3] * 16]
+    together = half.embed(tokens, "mean")
+    alone = torch.cat([half.embed([text], "mean") for text in tokens])
+    torch.testing.assert_close(together, alone, atol=0.03, rtol=0.03)  # torch rounds a row of another length otherwise
+
+
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_weights_of_a_model_with_a_head_are_found(prefix: str) -> None:
     config, model = stack()
