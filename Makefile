@@ -44,7 +44,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/bench
-	@for benchmark in encoding query 'importing --large 1000000' rebuilding scale 'peers --questions 20000'; do \
+	@for benchmark in encoding query 'importing --large 1000000' rebuilding scale 'peers --questions 10000'; do \
 	  $(BIN)/python -m benchmarks.$$benchmark || exit 1; \
 	done
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.common import CORPUS, build, median, report, sample_questions, seconds
 from faqsearch import FaqSearch
+from faqsearch.index import IndexFolder
 from faqsearch.registry import load_encoder
 
 THREADS = 20
@@ -55,8 +56,8 @@ def main() -> None:
 def end_to_end(faq: FaqSearch, queries: list[str]) -> list[list[object]]:
     """Rows of one thread: the bare parts and the whole, query by query in turn."""
     encoder = load_encoder(device=faq.settings.device)
-    index = faiss.IndexFlatIP(encoder.dim)
-    index.add(encoder.encode(sample_questions(faq.counts(CORPUS).questions)))
+    built = IndexFolder(faq.settings.index_dir, CORPUS)
+    index = faiss.read_index(str(built.path / "versions" / str(built.current()) / "index.faiss"))
     tokens = [[encoding.ids] for encoding in encoder._tokenizer.encode_batch(queries)]
     found: dict[str, list[float]] = {"forward pass": [], "search in FAISS": [], "both": [], "search(), end to end": []}
     for query, pieces in zip(queries, tokens, strict=True):
