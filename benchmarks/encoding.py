@@ -24,8 +24,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=Path, help="a text a line; made-up questions unless given")
-    parser.add_argument("--count", type=int, default=4_000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--count", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

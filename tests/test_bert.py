@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoints
@@ -120,6 +121,30 @@ def test_short_texts_in_one_row_do_not_look_at_each_other_in_half_precision(text
     together = half.embed(tokens, "mean")
     alone = torch.cat([half.embed([text], "mean") for text in tokens])
     torch.testing.assert_close(together, alone, atol=0.03, rtol=0.03)  # torch rounds a row of another length otherwise
+
+
+def refuse(*_: object) -> torch.Tensor:
+    raise RuntimeError("no bfloat16 on this machine")
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [{}, {"_linear_pointwise": refuse}, {"_linear_pointwise": lambda x, weight, *_: x @ weight.T}],
+    ids=["missing", "refuses", "forgets the bias"],
+)
+def test_an_operator_that_does_not_do_as_expected_is_not_used(
+    operators: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
+    assert bert._onednn_linear.__wrapped__() is torch.nn.functional.linear
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 32, 8), (5, 24, 72), (300, 64, 3)])
+def test_the_linear_map_in_half_precision_is_that_of_torch(rows: int, inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(rows, inputs), torch.randn(outputs, inputs) / 8, torch.randn(outputs)
+    found = bert._onednn_linear()(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+    torch.testing.assert_close(found.float(), torch.nn.functional.linear(x, weight, bias), atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])
