@@ -186,10 +186,10 @@ class Bert:
 
 @cache
 def _onednn_linear() -> Linear:
-    """OneDNN's linear map in bfloat16, which adds the bias as it goes; torch's own where that cannot be had.
+    """The linear map of oneDNN in bfloat16, which adds the bias as it goes; torch's own where that cannot be had.
 
     torch's own writes the bias to all rows first and lets oneDNN add the product to it, which makes encoding a sixth
-    slower. Its operator that does better is undocumented, and so is tried before it is taken.
+    slower. The operator that does better is undocumented, and so is tried before it is taken.
     """
 
     def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -225,12 +225,16 @@ def _joined(run: Run) -> Iterator[Row]:
     first = part.start
     for rows, texts in ((count // most, most), (1, count % most)):
         if texts:
-            own = torch.arange(texts).repeat_interleave(length)
-            others = own[:, None] != own
-            mask = torch.zeros(others.shape, dtype=torch.bfloat16).masked_fill_(others, -torch.inf)
             tokens = texts * length
-            yield slice(first, first + rows * tokens), rows, tokens, mask if texts > 1 else None
+            yield slice(first, first + rows * tokens), rows, tokens, _apart(texts, length) if texts > 1 else None
             first += rows * tokens
+
+
+def _apart(texts: int, length: int) -> torch.Tensor:
+    """(tokens, tokens) to add to the scores of a row: minus infinity between tokens of different texts, else 0."""
+    own = torch.arange(texts).repeat_interleave(length)
+    others = own[:, None] != own
+    return torch.zeros(others.shape, dtype=torch.bfloat16).masked_fill_(others, -torch.inf)
 
 
 def _runs(lengths: Sequence[int]) -> list[Run]:
