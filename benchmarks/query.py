@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 
-import faiss
 import numpy as np
 
 from benchmarks.common import CORPUS, build, median, report, sample_questions, seconds
@@ -57,7 +56,7 @@ def end_to_end(faq: FaqSearch, queries: list[str]) -> list[list[object]]:
     """Rows of one thread: the bare parts and the whole, query by query in turn."""
     encoder = load_encoder(device=faq.settings.device)
     built = IndexFolder(faq.settings.index_dir, CORPUS)
-    index = faiss.read_index(str(built.path / "versions" / str(built.current()) / "index.faiss"))
+    index = built.load(built.versions()[-1])._cpu
     tokens = [[encoding.ids] for encoding in encoder._tokenizer.encode_batch(queries)]
     found: dict[str, list[float]] = {"forward pass": [], "search in FAISS": [], "both": [], "search(), end to end": []}
     for query, pieces in zip(queries, tokens, strict=True):

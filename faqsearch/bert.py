@@ -1,4 +1,4 @@
-"""The forward pass of a BERT encoder over packed tokens: nothing is padded, and no tensor is masked.
+"""The forward pass of a BERT encoder over packed tokens: no text is padded to the length of another.
 
 The architecture is that of Devlin et al. 2019 as transformers' BertModel computes it, read from the same files.
 Texts lie one behind the other; only attention needs to know where one ends, and takes those of equal length at once.
@@ -151,10 +151,13 @@ class Bert:
         runs = _runs([len(text) for text in tokens])
         ids = torch.tensor([token for text in tokens for token in text], dtype=torch.int64)
         places = torch.cat([torch.arange(length).repeat(count) for _, count, length in runs])
-        rows: list[Row] = [(*run, None) for run in runs]
+        rows: list[Row]
         if self._on_half_cpu:
-            ids, places = (functional.pad(row, (0, _rounded(len(row)) - len(row))) for row in (ids, places))
+            beyond = _rounded(len(ids)) - len(ids)
+            ids, places = functional.pad(ids, (0, beyond)), functional.pad(places, (0, beyond))
             rows = [row for run in runs for row in _joined(run)]
+        else:
+            rows = [(*run, None) for run in runs]
         hidden = self._forward(ids.to(self.device), places.to(self.device), rows)
         return torch.cat([_pool(hidden[part].view(count, length, self.dim), pooling) for part, count, length in runs])
 
